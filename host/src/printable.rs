@@ -9,10 +9,14 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a character could change more than its own place on a screen.
+/// Whether a character could change more than its own place on a screen, or show a text that is not
+/// there: controls (C0, DEL, C1), marks of direction, separators of lines, notes between lines, and
+/// tags that nobody sees.
 fn is_unsafe(c: char) -> bool {
-    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    c.is_control() || turns
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}');
+    let hides = matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    c.is_control() || turns || hides
 }
 
 /// Escapes every unsafe character, line ends included: for a cell, a reason, a name.
@@ -28,7 +32,10 @@ pub fn lines(text: &str) -> Cow<'_, str> {
 /// Escapes unsafe characters that JSON may hold as they are. The JSON has no line ends inside, and
 /// such characters occur in its strings alone, so it stays the same JSON.
 pub fn json(text: &str) -> Cow<'_, str> {
-    let escape = |c: char, out: &mut String| _ = write!(out, "\\u{:04x}", u32::from(c));
+    // Two escapes for a character beyond 16 bits.
+    let escape = |c: char, out: &mut String| {
+        c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| _ = write!(out, "\\u{unit:04x}"));
+    };
     escaped(text, |c| c == '\n', escape)
 }
 
@@ -83,16 +90,16 @@ mod tests {
 
     #[test]
     fn what_moves_the_cursor_or_turns_text_is_escaped_and_the_rest_is_not_copied() {
-        let text = "a\u{1b}[2J\r\nb\t\u{9b}\u{7f}\u{202e}é";
-        assert_eq!(one_line(text), "a\\u{1b}[2J\\r\\nb\\t\\u{9b}\\u{7f}\\u{202e}é");
-        assert_eq!(lines(text), "a\\u{1b}[2J\\r\nb\\t\\u{9b}\\u{7f}\\u{202e}é");
+        let text = "a\u{1b}[2J\r\nb\t\u{9b}\u{7f}\u{202e}\u{61c}\u{e0041}é";
+        assert_eq!(one_line(text), "a\\u{1b}[2J\\r\\nb\\t\\u{9b}\\u{7f}\\u{202e}\\u{61c}\\u{e0041}é");
+        assert_eq!(lines(text), "a\\u{1b}[2J\\r\nb\\t\\u{9b}\\u{7f}\\u{202e}\\u{61c}\\u{e0041}é");
         assert!(matches!(one_line("µs, naïve"), Cow::Borrowed(_)));
         assert!(matches!(lines("one\ntwo\n"), Cow::Borrowed(_)));
     }
 
     #[test]
     fn json_stays_the_same_json() {
-        let value = serde_json::json!({"a": "x\u{1b}\u{9b}\u{7f}\u{2028}\n\"y"});
+        let value = serde_json::json!({"a": "x\u{1b}\u{9b}\u{7f}\u{2028}\u{61c}\u{e0041}\n\"y"});
         let text = serde_json::to_string(&value).unwrap();
         let printed = json(&text);
         assert!(!printed.contains(is_unsafe), "{printed}");

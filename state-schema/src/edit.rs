@@ -15,7 +15,8 @@
 //! sorts the texts of their items.
 
 use crate::json;
-use crate::nesting::{DEPTH_MAX, too_deep};
+use crate::nesting::DEPTH_MAX;
+use crate::path::{FieldPath, join, name_with_dots};
 use crate::schema::{Schema, resolve};
 use crate::schema_diff::integer_range;
 use crate::schema_text::describe;
@@ -149,11 +150,6 @@ fn in_order(v: &Value) -> String {
         Value::Array(items) => format!("{:?}", items.iter().map(in_order).collect::<Vec<_>>()),
         other => other.to_string(),
     }
-}
-
-/// Appends a field's name to a path.
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 /// Shows a value or a path in a message, cut to [`SHOWN_MAX`] characters.
@@ -349,23 +345,18 @@ fn out_of_range(schema: &Map<String, Value>, value: &Value) -> Option<String> {
 }
 
 /// Sets a field of a value: `profile.age`, or `list.2`, where the list's length adds an item.
-/// Missing fields and nulls on the way become objects, one for each part. Field names that
-/// contain a dot can't be addressed.
+/// Missing fields and nulls on the way become objects, one for each part. [`crate::path`] has
+/// the form.
 ///
-/// Fails if the path has an empty part, has more parts than a value has levels, or leads into a
-/// tag, a plain value or behind a list's end. Fields on the way may have been made then, so the
-/// caller drops the value. The error is a sentence. O(bytes of the value) for each part.
+/// Fails if the path has an empty part, spells the name of a field with dots in it, has more parts
+/// than a value has levels, or leads into a tag, a plain value or behind a list's end. Fields on
+/// the way may have been made then, so the caller drops the value. The error is a sentence. O(bytes
+/// of the value) for each part.
 pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
+    let path = FieldPath::parse(path)?;
     let mut at = value;
     let mut so_far = String::new();
-    // Dropping a value that is deeper would use up the stack.
-    if path.split('.').nth(DEPTH_MAX - 1).is_some() {
-        return Err(format!("field {}: {}", shown(path), too_deep()));
-    }
-    for part in path.split('.') {
-        if part.is_empty() {
-            return Err(format!("{path:?} is no path to a field; write it as profile.age"));
-        }
+    for (place, part) in path.parts().iter().enumerate() {
         // A part of a tag is no field: setting it would change how the rest is read.
         if is_tagged(at) {
             return Err(format!("{} is written with a tag; give all of it", called(&so_far)));
@@ -377,7 +368,13 @@ pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
         // The text is made here because the match below borrows the value.
         let found = shown(&*at);
         at = match at {
-            Value::Object(fields) => fields.entry(part).or_insert(Value::Null),
+            Value::Object(fields) => {
+                if let Some(name) = name_with_dots(fields, &path.parts()[place..]) {
+                    let meant = join(&so_far, &name);
+                    return Err(format!("{} has no {part:?}, but {name:?}; write {meant}", called(&so_far)));
+                }
+                fields.entry(part.as_str()).or_insert(Value::Null)
+            }
             Value::Array(items) => {
                 let len = items.len();
                 let index = part.parse().ok().filter(|i| *i <= len);
@@ -400,6 +397,7 @@ pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nesting::too_deep;
     use serde_json::json;
 
     /// Schema with a bounded integer, an option, an alternative, a list and a map.
@@ -522,12 +520,17 @@ mod tests {
             ("count.x", "field count is 2, which has no field \"x\""),
             ("list.7", "field list is a list of 2; \"7\" is none of them"),
             ("map.1", "field map is written with a tag; give all of it"),
-            ("", "\"\" is no path to a field; write it as profile.age"),
-            ("count.", "\"count.\" is no path to a field; write it as profile.age"),
+            ("", "\"\" is no path to a field; write it as profile.age, list.0 or tags[\"x.y\"]"),
+            ("count.", "\"count.\" is no path to a field; write it as profile.age, list.0 or tags[\"x.y\"]"),
         ] {
             assert_eq!(set(&mut v, path, json!(0)).unwrap_err(), why);
         }
         assert_eq!(v, before);
+        let mut dotted = json!({"tags": {"x.y": {"n": 1}}});
+        let why = set(&mut dotted, "tags.x.y.n", json!(2)).unwrap_err();
+        assert_eq!(why, "field tags has no \"x\", but \"x.y\"; write tags[\"x.y\"]");
+        set(&mut dotted, "tags[\"x.y\"].n", json!(2)).unwrap();
+        assert_eq!(dotted, json!({"tags": {"x.y": {"n": 2}}}));
         // A path is as deep as a value, and no deeper.
         let path = |parts: usize| vec!["a"; parts].join(".");
         let mut deep = json!({});

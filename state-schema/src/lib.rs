@@ -6,11 +6,15 @@
 //! | [`address`] | endpoints and peers |
 //! | `address_text`, `address_binary` | their forms: text for people, bytes for records |
 //! | [`compatibility`] | compatibility of two builds: versions, migrations, downgrades |
+//! | [`condition`] | conditions on a field, by which operators search |
+//! | [`difference`] | differences between two values, field by field |
 //! | [`dump`] | the format of `greenroom state dump`, written as a stream, and its reader |
-//! | [`edit`] | operators' edits: field paths and error messages |
+//! | [`dump_lines`] | the same, as lines of JSON |
+//! | [`edit`] | operators' edits: fields set by path, and error messages |
 //! | [`elf_note`] | the ELF note that describes a library before any of its code runs |
 //! | [`json`] | MessagePack to JSON and back, without loss |
 //! | [`nesting`] | the depth of states and of their JSON: one bound for all |
+//! | [`path`] | paths to fields, as operators write them |
 //! | [`rehearsal_report`] | reports of rehearsals: changes by field, verdict, way back |
 //! | [`same_value`] | comparison of stored values, whatever the order of their maps |
 //! | [`schema`] | a state's JSON Schema and its fingerprint |
@@ -30,12 +34,16 @@ mod address_binary;
 mod address_tests;
 mod address_text;
 pub mod compatibility;
+pub mod condition;
+pub mod difference;
 pub mod dump;
+pub mod dump_lines;
 pub mod edit;
 pub mod elf_note;
 pub mod endpoint;
 pub mod json;
 pub mod nesting;
+pub mod path;
 pub mod rehearsal_report;
 pub mod same_value;
 pub mod schema;

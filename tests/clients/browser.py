@@ -57,7 +57,18 @@ class Browser:
         self.pages.append(attached["sessionId"])
         # A page in the background is not drawn, and has no focus.
         await self.ask("Emulation.setFocusEmulationEnabled", len(self.pages) - 1, enabled=True)
+        while not await self.is_loaded(len(self.pages) - 1):
+            await asyncio.sleep(0.02)
         return len(self.pages) - 1
+
+    async def is_loaded(self, page):
+        """Whether scripts find the page that was opened, and not the empty one before it."""
+        script = "location.href !== 'about:blank' && document.readyState === 'complete'"
+        try:
+            return await self.run(page, script)
+        except RuntimeError:
+            # Between the two pages there is none.
+            return False
 
     async def run(self, page, script):
         result = await self.ask("Runtime.evaluate", page, expression=script, returnByValue=True)

@@ -31,8 +31,10 @@ use crate::limits::names::Limit;
 use crate::limits::per_service::AllLimits;
 use crate::operate::check::{self, Builds, Checked, GivenEntry, GivenState};
 use crate::operate::inspect::{self, Entry, Filter, OwnSlice, SessionView, Slice};
+use crate::operate::message;
 use crate::operate::plan::{Plan, Survey};
 use crate::operate::restore;
+use crate::operate::undo::ReplacedData;
 use crate::pass::open::Connection;
 use crate::pass::{Pass, Scratch, begin, close, commit, datagram, deliver, open, outcome, receive, send};
 use crate::pass::{ends, start_tls};
@@ -425,6 +427,11 @@ impl Core {
         close::close(&mut Pass { host, executor, scratch }, id)
     }
 
+    /// Sends a line to a session's peer, in its framing. The error is a sentence: nothing is sent.
+    pub fn send_message(&mut self, id: u64, line: &[u8]) -> Result<(), String> {
+        message::send_message(&mut self.host, &mut self.executor, id, line)
+    }
+
     /// Lets a quarantined session go on with the code that serves, from the next pass on. Fails
     /// if the session is gone or not quarantined.
     pub fn release(&mut self, id: u64) -> Result<(), String> {
@@ -460,7 +467,7 @@ impl Core {
 
     /// Stores all of a plan that differs from what is there, or nothing. Fails with a sentence,
     /// and nothing has changed then. O(items of the plan + entries of its tables), in one pass.
-    pub fn restore(&mut self, plan: &Plan) -> Result<Restored, String> {
+    pub fn restore(&mut self, plan: &Plan) -> Result<(Restored, ReplacedData), String> {
         restore::restore(&mut self.host, plan)
     }
 

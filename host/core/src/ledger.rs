@@ -166,6 +166,12 @@ pub struct Restored {
     pub quarantined_ids: Vec<u64>,
     /// Results by table.
     pub tables: BTreeMap<String, RestoredTable>,
+    /// Keys of the entries that were put or deleted one by one, as JSON.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+    /// Line of the ledger whose change was undone; `None`: it is no undoing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<u64>,
 }
 
 /// Result of an operator restore for one table.

@@ -7,14 +7,13 @@
 //! A command that changes something is carried out by the loop, so it is whole even if the
 //! caller leaves in the middle. If the worker dies, the ledger tells what was committed.
 
-use crate::admin::ask::{Failure, ask, done, each_slice, get, reports};
+use crate::admin::ask::{Failure, ask, done, get, reports};
 use crate::admin::dump::dump;
 use crate::admin::query::{Answer, Proposal, Query, QueryMailbox, ReloadRequest, Setting};
 use crate::admin::restore;
 use crate::admin::server::{Caller, on_thread};
-use crate::admin::time::rfc3339;
-use crate::protocol::admin::{AdminCommand, Reply, SessionLine};
-use greenroom_core::operate::inspect::{Filter, SessionView};
+use crate::admin::{amend, lists, look};
+use crate::protocol::admin::{AdminCommand, Reply};
 use greenroom_core::reload::request::Requester;
 use std::os::unix::net::UnixStream;
 
@@ -66,9 +65,7 @@ fn run(
             // them.
             return Err(Failure::Said("the keeper answers this".into()));
         }
-        AdminCommand::Sessions => each_slice(mailbox, &Filter::default(), |slice| {
-            Ok(caller.say(&Reply::Sessions(slice.into_iter().map(session_line).collect()))?)
-        })?,
+        AdminCommand::Sessions { of, first } => lists::sessions(*of, first, caller, mailbox)?,
         AdminCommand::History => {
             // Lines are numbered from 1, so this begins with the oldest line that is kept.
             let mut from = Some(0);
@@ -81,9 +78,16 @@ fn run(
         }
         AdminCommand::Release(id) => done(mailbox, Query::Release(id))?,
         AdminCommand::Close(id) => done(mailbox, Query::Close(id))?,
-        AdminCommand::Dump { service, session, strings } => {
-            dump(service, session, strings, caller, mailbox)?;
+        AdminCommand::CloseAll(ids) => lists::for_each(ids, Query::Close, caller, mailbox)?,
+        AdminCommand::Message { sessions, text } => {
+            lists::for_each(sessions, |id| Query::Message(id, text.clone()), caller, mailbox)?;
         }
+        AdminCommand::Dump { of, strings, lines } => dump(*of, strings, lines, caller, mailbox)?,
+        AdminCommand::Show(id) => look::show(id, caller, mailbox)?,
+        AdminCommand::Tables => caller.say(&Reply::Tables(look::tables(mailbox)?))?,
+        AdminCommand::Entries(query) => look::entries(*query, caller, mailbox)?,
+        AdminCommand::Amend { session } => amend::amend(session, by, caller, mailbox)?,
+        AdminCommand::Undo => amend::undo(by, caller, mailbox)?,
         AdminCommand::Reload { service, from, together, dry_run } => {
             // Reports come as the libraries end, in any order, so each is sent when it comes.
             let request = ReloadRequest { target: service, from, together, dry_run, by };
@@ -104,29 +108,4 @@ fn run(
         }
     }
     Ok(())
-}
-
-/// Describes a session in `sessions`. Contents are left out: `state dump` has them.
-fn session_line(v: SessionView) -> SessionLine {
-    let waits_for = match (v.record.header_due, v.record.tls_due) {
-        // The handshake comes behind the header.
-        (true, _) => Some("header"),
-        (false, true) => Some("handshake"),
-        (false, false) => None,
-    };
-    SessionLine {
-        id: v.record.id,
-        service: v.service,
-        endpoint: v.kind,
-        tls: v.tls.into_iter().collect(),
-        over_tls: v.record.over_tls || v.record.tls_due,
-        waits_for: waits_for.map(str::to_owned),
-        peer: v.record.peer.to_string(),
-        opened_at: rfc3339(v.record.opened_at_ms),
-        state_version: v.record.state_version,
-        turns: v.record.turns,
-        bytes_in: v.record.bytes_in,
-        bytes_out: v.record.bytes_out,
-        quarantined: v.quarantined,
-    }
 }

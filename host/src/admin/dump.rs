@@ -11,59 +11,121 @@
 //! If the worker dies or the caller leaves, the document ends in the middle and is no JSON. A
 //! caller cannot take a part for the whole.
 
-use crate::admin::ask::{Failure, each_slice, get, services};
+use crate::admin::ask::{Failure, get, services};
 use crate::admin::query::{Answer, Query, QueryMailbox};
+use crate::admin::select::{each_selected, known_service};
 use crate::admin::server::Caller;
 use crate::admin::time::rfc3339;
 use crate::protocol::admin::Reply;
+use crate::protocol::selection::Selection;
 use crate::protocol::status::ServiceStatus;
 use greenroom_core::effects::action_name::action_name;
 use greenroom_core::effects::inbox::ActionView;
 use greenroom_core::effects::jobs::JobView;
-use greenroom_core::operate::inspect::{ConnectView, Filter, OwnSlice, SessionView};
+use greenroom_core::operate::inspect::{ConnectView, OwnSlice, SessionView};
 use greenroom_state::dump::{
     self, DumpedAction, DumpedConnect, DumpedEntry, DumpedJob, DumpedService, DumpedSession, DumpedTimer,
 };
+use greenroom_state::dump_lines::{self, DumpHead, DumpLine};
 use greenroom_state::json;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-/// Streams a dump: of all, of one service, or of one session. Tables come with a dump of all.
-/// `strings`: integers beyond 2^53 are written as strings in a tag.
+/// Streams a dump of the selected sessions. Tables come with a dump of all, and those of a service
+/// with a dump of that service, unless its sessions are selected further. `strings`: integers
+/// beyond 2^53 are written as strings in a tag. `lines`: as lines of JSON.
 ///
 /// Refuses an unknown service before the first byte. A session that is not found is refused at
 /// the end of the sessions, when the head of the document was written already. O(sessions +
 /// entries).
 pub(super) fn dump(
-    service: Option<String>,
-    session: Option<u64>,
+    of: Selection,
     strings: bool,
+    lines: bool,
     caller: &mut Caller<'_>,
     mailbox: &QueryMailbox,
 ) -> Result<(), Failure> {
-    let services = dumped_services(service.as_deref(), mailbox)?;
+    let services = dumped_services(of.service.as_deref(), mailbox)?;
     let now =
         rfc3339(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64));
-    let mut writer = dump::Writer::new(Pieces { caller, text: Vec::new() }, &now, &services)?;
-    let mut found = 0;
-    let filter = Filter { service: service.clone(), session, contents: true };
-    each_slice(mailbox, &filter, |slice| {
-        found += slice.len();
-        Ok(slice.into_iter().try_for_each(|view| writer.session(&dumped(view, strings)))?)
-    })?;
-    // A number that no session has is an error and not an empty dump: scripts should notice.
-    if let (Some(id), 0) = (session, found) {
-        return Err(Failure::Said(format!("no session has number {id}")));
+    // Tables are shared, so they are no part of single sessions.
+    let tables: Vec<String> = match (&of.service, of.is_of_some()) {
+        (_, true) => Vec::new(),
+        (Some(_), _) => services.values().flat_map(|s| s.tables.keys().cloned()).collect(),
+        (None, _) => get(mailbox, Query::Tables, |a| if let Answer::Tables(t) = a { Some(t) } else { None })?,
+    };
+    let pieces = Pieces { caller, text: Vec::new() };
+    let mut writer = DumpWriter::new(pieces, now, services, lines)?;
+    let (_, notice) = each_selected(mailbox, of, true, |view| Ok(writer.session(dumped(view, strings))?))?;
+    for name in tables {
+        dump_table(&name, strings, &mut writer, mailbox)?;
     }
-    // Tables are shared, so they are no part of one service or session.
-    if service.is_none() && session.is_none() {
-        for name in get(mailbox, Query::Tables, |a| if let Answer::Tables(t) = a { Some(t) } else { None })? {
-            dump_table(&name, strings, &mut writer, mailbox)?;
+    let mut pieces = writer.finish()?;
+    pieces.flush()?;
+    Ok(notice.map_or(Ok(()), |text| pieces.caller.say(&Reply::Notice(text)))?)
+}
+
+/// Writer of a dump in either form.
+enum DumpWriter<'c, 'a> {
+    Document(dump::Writer<Pieces<'c, 'a>>),
+    Lines { out: Pieces<'c, 'a>, table: String, sessions: u64, entries: u64 },
+}
+
+impl<'c, 'a> DumpWriter<'c, 'a> {
+    fn new(
+        mut out: Pieces<'c, 'a>,
+        taken_at: String,
+        services: BTreeMap<String, DumpedService>,
+        lines: bool,
+    ) -> io::Result<DumpWriter<'c, 'a>> {
+        if !lines {
+            return Ok(DumpWriter::Document(dump::Writer::new(out, &taken_at, &services)?));
+        }
+        let head = DumpHead { format: dump::FORMAT, taken_at, services };
+        dump_lines::write(&mut out, &DumpLine::Dump(head))?;
+        Ok(DumpWriter::Lines { out, table: String::new(), sessions: 0, entries: 0 })
+    }
+
+    fn session(&mut self, session: DumpedSession) -> io::Result<()> {
+        match self {
+            DumpWriter::Document(writer) => writer.session(&session),
+            DumpWriter::Lines { out, sessions, .. } => {
+                *sessions += 1;
+                dump_lines::write(out, &DumpLine::Session(Box::new(session)))
+            }
         }
     }
-    writer.finish()?.flush()?;
-    Ok(())
+
+    fn table(&mut self, name: &str) -> io::Result<()> {
+        match self {
+            DumpWriter::Document(writer) => writer.table(name),
+            DumpWriter::Lines { out, table, .. } => {
+                name.clone_into(table);
+                dump_lines::write(out, &DumpLine::Table { name: name.to_owned() })
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: DumpedEntry) -> io::Result<()> {
+        match self {
+            DumpWriter::Document(writer) => writer.entry(&entry),
+            DumpWriter::Lines { out, table, entries, .. } => {
+                *entries += 1;
+                dump_lines::write(out, &DumpLine::Entry { table: table.clone(), entry })
+            }
+        }
+    }
+
+    fn finish(self) -> io::Result<Pieces<'c, 'a>> {
+        match self {
+            DumpWriter::Document(writer) => writer.finish(),
+            DumpWriter::Lines { mut out, sessions, entries, .. } => {
+                dump_lines::write(&mut out, &DumpLine::End { sessions, entries })?;
+                Ok(out)
+            }
+        }
+    }
 }
 
 /// Streams a table, slice after slice, in the order of its keys. The version of an entry is
@@ -71,7 +133,7 @@ pub(super) fn dump(
 fn dump_table(
     name: &str,
     strings: bool,
-    writer: &mut dump::Writer<Pieces<'_, '_>>,
+    writer: &mut DumpWriter<'_, '_>,
     mailbox: &QueryMailbox,
 ) -> Result<(), Failure> {
     writer.table(name)?;
@@ -83,7 +145,7 @@ fn dump_table(
         let of_entry = slice.versions.into_iter().zip(slice.until);
         for ((key, packed), (version, until_ms)) in slice.entries.into_iter().zip(of_entry) {
             let value = value_of(&packed, strings);
-            writer.entry(&DumpedEntry { key: json::bytes_to_json(&key), value, version, until_ms })?;
+            writer.entry(DumpedEntry { key: json::bytes_to_json(&key), value, version, until_ms })?;
         }
         from = slice.next;
     }
@@ -96,6 +158,9 @@ fn dumped_services(
     service: Option<&str>,
     mailbox: &QueryMailbox,
 ) -> Result<BTreeMap<String, DumpedService>, Failure> {
+    if let Some(name) = service {
+        known_service(name, mailbox)?;
+    }
     let all = services(mailbox)?;
     let named = |s: &&ServiceStatus| service.is_none_or(|name| name == s.name);
     let owned = get(mailbox, Query::Owned, |a| if let Answer::Owned(o) = a { Some(o) } else { None })?;
@@ -112,10 +177,6 @@ fn dumped_services(
             s.name.clone(),
             DumpedService { state_version, generation, timers, jobs, connects, tables },
         );
-    }
-    if let (Some(name), true) = (service, services.is_empty()) {
-        let known: Vec<_> = all.iter().map(|s| s.name.as_str()).collect();
-        return Err(Failure::Said(format!("no service is called {name:?}; there are: {}", known.join(", "))));
     }
     Ok(services)
 }
@@ -159,7 +220,7 @@ fn dumped_action(a: ActionView) -> DumpedAction {
 }
 
 /// Describes a session in a dump.
-fn dumped(v: SessionView, strings: bool) -> DumpedSession {
+pub(super) fn dumped(v: SessionView, strings: bool) -> DumpedSession {
     DumpedSession {
         id: v.record.id,
         service: v.service,
@@ -185,7 +246,7 @@ fn dumped(v: SessionView, strings: bool) -> DumpedSession {
 
 /// Shows MessagePack as JSON, and other bytes as they are: a table without an owner may hold
 /// any. `strings`: integers beyond 2^53 are tagged.
-fn value_of(packed: &[u8], strings: bool) -> serde_json::Value {
+pub(super) fn value_of(packed: &[u8], strings: bool) -> serde_json::Value {
     match json::to_json(packed) {
         Ok(mut value) => {
             if strings {

@@ -4,11 +4,16 @@
 //! | --- | --- |
 //! | [`server`] | accepts commands on the admin socket |
 //! | [`answer`] | answers one command |
+//! | `amend` | changes single states and entries, and undoes the last change |
 //! | `ask` | asks the loop one question and waits for the answer |
 //! | `dump` | streams a state dump |
+//! | `look` | looks at one session, at tables and their entries |
 //! | `patience` | bounds the time that a client waits |
 //! | `pieces` | reads the input of a restore, and collects reasons against it |
-//! | `restore` | reads a dump and plans its restore |
+//! | `lists` | lists sessions, and carries out commands to several |
+//! | `reading` | reads and checks states and entries to store, and plans it |
+//! | `restore` | restores a dump, sets fields of a state |
+//! | `select` | the sessions that an operator selects |
 //! | [`query`] | queries from operators to the loop, and its answers |
 //! | [`client`] | sends a command to the host |
 //! | [`text`] | ledger lines as sentences |
@@ -18,14 +23,19 @@
 //! keeper passes the socket of any other command to the worker, which asks its loop for one
 //! small slice at a time.
 
+mod amend;
 pub mod answer;
 mod ask;
 pub mod client;
 mod dump;
+mod lists;
+mod look;
 mod patience;
 mod pieces;
 pub mod query;
+mod reading;
 mod restore;
+mod select;
 pub mod server;
 pub mod text;
 pub mod time;

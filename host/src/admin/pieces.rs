@@ -38,7 +38,7 @@ fn untagged(mut piece: Piece) -> Piece {
     match &mut piece {
         Piece::Session { state, .. } => untag_integers(state),
         Piece::Entry(entry) => untag_integers(&mut entry.value),
-        Piece::Table { .. } | Piece::Malformed(_) | Piece::End => {}
+        Piece::Table { .. } | Piece::Delete(_) | Piece::Malformed(_) | Piece::End => {}
     }
     piece
 }

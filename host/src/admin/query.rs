@@ -10,11 +10,13 @@
 
 use crate::config::Config;
 use crate::protocol::admin::LedgerLine;
+use crate::protocol::data::TableLine;
 use crate::protocol::status::ServiceStatus;
-use greenroom_core::ledger::Report;
+use greenroom_core::ledger::{Report, Restored};
 use greenroom_core::operate::check::{Builds, Checked, GivenEntry, GivenState};
 use greenroom_core::operate::inspect::{Entry, Filter, OwnSlice, SessionView, Slice};
 use greenroom_core::operate::plan::{Plan, Survey};
+use greenroom_core::operate::undo::ReplacedData;
 use greenroom_core::reload::request::Requester;
 use greenroom_core::tables::owner::Owner;
 use greenroom_state::schema::Schema;
@@ -51,6 +53,8 @@ pub enum Query {
     Release(u64),
     /// Close a session.
     Close(u64),
+    /// Send a line to a session's peer.
+    Message(u64, String),
     /// Reload.
     Reload(ReloadRequest),
     /// Put another configuration in force.
@@ -67,6 +71,12 @@ pub enum Query {
     Schema(SchemaOf),
     /// Compare a plan with live data, some more of it.
     Survey(Arc<Plan>, Box<Survey>),
+    /// Read a session's state, as it is stored and as the build that serves reads it.
+    ReadState(u64),
+    /// List the tables, with their owners and sizes.
+    TableList,
+    /// Get the data that the last change of an operator replaced.
+    ReplacedData,
     /// Restore states and tables, or note in the ledger why not.
     Restore(Restoring),
     /// Set fields of a session's state.
@@ -86,8 +96,8 @@ pub enum SchemaOf {
 pub struct Restoring {
     /// Checked plan; the error says why there is none.
     pub plan: Result<Arc<Plan>, String>,
-    /// Name of the dump's file.
-    pub file: String,
+    /// Change as the report names it: its file, its session, its keys, or the line that it undoes.
+    pub of: Restored,
     /// Requester.
     pub by: Requester,
 }
@@ -141,6 +151,12 @@ pub enum Answer {
     Tables(Vec<String>),
     /// Answers [`Query::Owned`]: service, table, version.
     Owned(Vec<(String, String, u32)>),
+    /// Answers [`Query::ReadState`].
+    State(Box<ReadState>),
+    /// Answers [`Query::TableList`].
+    TableList(Vec<TableLine>),
+    /// Answers [`Query::ReplacedData`]. `None`: there is no such change.
+    ReplacedData(Option<Box<ReplacedData>>),
     /// Answers [`Query::Entries`].
     Entries(TableEntries),
     /// Answers [`Query::Ledger`].
@@ -167,6 +183,21 @@ pub enum Answer {
     Set(Box<Report>, serde_json::Value, serde_json::Value),
     /// Failure, with the reason.
     Error(String),
+}
+
+/// State of a session, as it is stored and as the build that serves reads it.
+pub struct ReadState {
+    /// Name of its service.
+    pub service: String,
+    /// Version that the service writes.
+    pub version: u32,
+    /// Turns that the session has run.
+    pub turns: u64,
+    /// Version and state as stored; `None`: none.
+    pub stored: Option<(u32, Vec<u8>)>,
+    /// State as the build that serves would store it; `None`: it keeps none. The error is the
+    /// handler's, or names a limit.
+    pub read: Result<Option<Vec<u8>>, String>,
 }
 
 /// Slice of a table.

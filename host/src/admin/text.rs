@@ -68,23 +68,28 @@ fn sentence(r: &Report) -> String {
     }
 }
 
-/// Tells a restore, or a change of one session's state, in a sentence. Counts only; `state
-/// restore` prints the sessions and tables below it.
+/// Tells a restore, a change of one session's state or of single entries, or the undoing of a
+/// change in a sentence. Counts only; `state restore` prints the sessions and tables below it.
 fn restored_line(r: &Report, restored: &Restored) -> String {
-    let Restored { file, session, fields, changed, missing, tables, .. } = restored;
-    let from = file.as_deref().unwrap_or_default();
-    let what = match session {
-        Some(id) => format!("state of session {id}"),
-        None => "state".to_owned(),
+    let Restored { file, session, fields, changed, missing, tables, keys, undoes, .. } = restored;
+    // What is changed, what is done to it, and where it is from.
+    let (what, done, from) = match (undoes, session, file) {
+        (Some(line), ..) => (format!("change of line {line}"), "undone", String::new()),
+        (_, Some(id), _) => (format!("state of session {id}"), "set", String::new()),
+        (.., Some(file)) => ("state".to_owned(), "restored", format!(" from {file}")),
+        _ => (entries_in_words(tables.keys(), keys), "changed", String::new()),
     };
-    match (r.outcome, session) {
-        (Outcome::Refused, Some(_)) => return format!("{what} not set: {}", r.reason),
-        (Outcome::Refused, None) => return format!("{what} not restored from {from}: {}", r.reason),
-        (_, Some(_)) => return format!("{what} set: {}, pause {:.1} µs", fields.join(", "), r.pause_us),
-        _ => {}
+    if r.outcome == Outcome::Refused {
+        return format!("{what} not {done}{from}: {}", r.reason);
+    }
+    if session.is_some() {
+        return format!("{what} set: {}, pause {:.1} µs", fields.join(", "), r.pause_us);
     }
     let (put, deleted) = tables.values().fold((0, 0), |(p, d), t| (p + t.put, d + t.deleted));
-    let mut parts = vec![format!("{changed} sessions")];
+    let mut parts = Vec::new();
+    if keys.is_empty() {
+        parts.push(format!("{changed} sessions"));
+    }
     if !tables.is_empty() {
         parts.push(format!("{put} entries put, {deleted} deleted"));
     }
@@ -92,7 +97,14 @@ fn restored_line(r: &Report, restored: &Restored) -> String {
         parts.push(format!("{missing} sessions gone"));
     }
     match r.outcome {
-        Outcome::Rehearsed => format!("{what} would be restored from {from}: {}", parts.join(", ")),
-        _ => format!("{what} restored from {from}: {}, pause {:.1} µs", parts.join(", "), r.pause_us),
+        Outcome::Rehearsed => format!("{what} would be {done}{from}: {}", parts.join(", ")),
+        _ => format!("{what} {done}{from}: {}, pause {:.1} µs", parts.join(", "), r.pause_us),
     }
+}
+
+/// Names entries that are changed one by one.
+fn entries_in_words<'t>(tables: impl Iterator<Item = &'t String>, keys: &[String]) -> String {
+    let tables: Vec<_> = tables.map(String::as_str).collect();
+    let of = if tables.is_empty() { String::new() } else { format!("table {}, ", tables.join(", ")) };
+    format!("{of}entries {}", keys.join(", "))
 }

@@ -8,7 +8,8 @@
 //! process that checks never loads the library itself: a crash of the library is a refusal,
 //! with its signal.
 
-use crate::cli::output::{CommandFailure, print_json, print_text, table};
+use crate::cli::output::{CommandFailure, print_json, print_text};
+use crate::cli::table::table;
 use crate::config::{Config, is_text};
 use crate::exit_status::own_binary;
 use crate::plugin::inspect::{Inspected, build_id, inspect};

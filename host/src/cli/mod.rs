@@ -13,11 +13,13 @@
 //! comments of the types that `clap` derives from are the help text: their words are part of
 //! the interface.
 
+mod changes;
 mod check;
 mod check_config;
 mod confined;
 mod console;
 mod dev;
+mod dump_file;
 mod handshaker;
 mod history;
 mod host_user;
@@ -28,12 +30,20 @@ mod observer;
 mod output;
 mod reload;
 mod report;
+mod select;
 mod serve;
 mod sessions;
 mod signals;
 mod state;
+mod state_diff;
+mod state_edit;
 mod status;
+mod table;
+mod tables;
+mod top;
+mod undo;
 mod upgrade;
+mod watch;
 mod worker;
 
 use crate::runtime_dir::{default_dir, dir_of_commands};
@@ -71,10 +81,13 @@ enum Command {
     Status(status::StatusArgs),
     /// Show all figures, as Prometheus and its kin collect them
     Metrics(metrics::MetricsArgs),
+    /// Show the host on this terminal, as it is now
+    Top(top::Top),
     /// List the sessions
     Sessions(sessions::Sessions),
     /// Say what a host would find out about a library, without a host
     Check(check::Check),
+    /// Do something with one session, or with those that are selected
     /// Print the address of the console, with its token
     Console(console::ConsoleArgs),
     /// Do something with one session
@@ -85,6 +98,11 @@ enum Command {
     /// Look at what sessions and tables hold, or put it back
     #[command(subcommand)]
     State(state::State),
+    /// Look at tables and their entries, or change an entry
+    #[command(subcommand)]
+    Table(tables::Tables),
+    /// Put back what the last set, edit, restore, undo, table put or del has replaced
+    Undo(undo::Undo),
     /// Go on with a worker from another binary; no session notices
     Upgrade(upgrade::Upgrade),
     /// Serve, under a keeper (the host calls this)
@@ -129,12 +147,15 @@ pub fn run() -> ExitCode {
         Command::Rollback(rollback) => rollback.run(&dir),
         Command::Status(status) => status.run(&dir),
         Command::Metrics(metrics) => metrics.run(&dir),
+        Command::Top(top) => top.run(&dir),
         Command::Sessions(sessions) => sessions.run(&dir),
         Command::Check(check) => check.run(),
         Command::Console(console) => console.run(&dir),
         Command::Session(session) => session.run(&dir),
         Command::History(history) => history.run(&dir),
         Command::State(state) => state.run(&dir),
+        Command::Table(tables) => tables.run(&dir),
+        Command::Undo(undo) => undo.run(&dir),
         Command::Upgrade(upgrade) => upgrade.run(&dir),
         Command::Symbolize => crate::watchdog::symbolize::run().map_err(CommandFailure::Failed),
         Command::Worker => worker::run(),

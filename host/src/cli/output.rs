@@ -1,4 +1,4 @@
-//! Output of commands: tables, JSON, and failures with their exit codes.
+//! Output of commands: text, JSON, and failures with their exit codes.
 //!
 //! Data goes to standard output, messages to standard error. Scripts depend on the exit codes:
 //!
@@ -12,7 +12,6 @@
 use crate::admin::client::CallError;
 use crate::printable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -41,7 +40,10 @@ impl From<CallError> for CommandFailure {
     fn from(e: CallError) -> CommandFailure {
         match e {
             CallError::NoHost(text) => CommandFailure::NoHost(text),
-            CallError::Failed(text) | CallError::BrokenOff(text) => CommandFailure::Failed(text),
+            // The reason may hold a handler's words: a line end would begin a line of its own.
+            CallError::Failed(text) | CallError::BrokenOff(text) => {
+                CommandFailure::Failed(printable::one_line(&text).into_owned())
+            }
         }
     }
 }
@@ -72,7 +74,12 @@ pub(super) fn complain(text: &str) {
 
 /// Prints a value as JSON, on one line. Keys have the order of the type's fields.
 pub(super) fn print_json(value: &impl serde::Serialize) {
-    print_json_text(&(serde_json::to_string(value).unwrap_or_default() + "\n"));
+    print_text(&json_line(value));
+}
+
+/// A value as JSON, on one line, with its end, fit for a terminal.
+pub(super) fn json_line(value: &impl serde::Serialize) -> String {
+    printable::json(&(serde_json::to_string(value).unwrap_or_default() + "\n")).into_owned()
 }
 
 /// Prints JSON, or a piece of it, as [`print_text`] prints text.
@@ -101,41 +108,4 @@ pub(super) fn try_print_text(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(printable::lines(text).as_bytes())?;
     out.flush()
-}
-
-/// A table, whose cells are lines.
-pub(super) struct Table(comfy_table::Table);
-
-/// Makes a table with this head and without lines between its cells.
-pub(super) fn table(head: &[&str]) -> Table {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(head.to_vec());
-    Table(table)
-}
-
-impl Table {
-    /// Adds a row. Line ends and other control characters are escaped, before widths are counted.
-    pub(super) fn add_row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.0.add_row(cells.into_iter().map(|cell| printable::one_line(&cell).into_owned()));
-    }
-}
-
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cell_is_one_line_whatever_it_holds() {
-        let mut table = table(&["PEER", "WHY"]);
-        table.add_row(["a\u{1b}[2J".into(), "one\r\n7  another row".into()]);
-        let text = table.to_string();
-        assert_eq!(text.lines().count(), 2, "{text}");
-        assert!(text.contains(r"a\u{1b}[2J") && text.contains(r"one\r\n7  another row"), "{text}");
-    }
 }

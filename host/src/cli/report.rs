@@ -3,7 +3,9 @@
 //! `reload --dry-run` prints them, and a reload that was refused: an operator sees which fields
 //! would change, and how much live data has them. Programs read the same from `--json`.
 
-use crate::cli::output::{print_text, table};
+use crate::cli::output::print_text;
+use crate::cli::table::table;
+use crate::printable::one_line;
 use greenroom_state::rehearsal_report::Rehearsal;
 use std::fmt::Write;
 
@@ -16,7 +18,7 @@ pub(super) fn print_rehearsal(r: &Rehearsal) {
     }
     let _ = writeln!(text, "; {} ms", r.ms);
     if let Some(unread) = &r.unread_before {
-        let _ = writeln!(text, "  {unread}");
+        let _ = writeln!(text, "  {}", one_line(unread));
     }
     for s in &r.shapes {
         let what = match &s.table {

@@ -4,23 +4,28 @@
 //! | subcommand | changes | runs again if the worker dies |
 //! | --- | --- | --- |
 //! | `dump` | nothing | if nothing was printed yet |
+//! | `show`, `diff` | nothing | yes |
 //! | `restore` | all that the dump names, or nothing | never |
-//! | `set` | fields of one state, or nothing | never |
+//! | `set`, `edit` | fields of one state, or nothing | never |
 //!
 //! A restore that was refused ends with exit code 1 and leaves a line in the ledger. The host
 //! checks each item with the code that serves; this side only cuts the file into pieces.
 
 use crate::admin::client::{call, call_with};
 use crate::admin::text::ledger_line;
-use crate::cli::output::{CommandFailure, print_json, print_json_text, print_text};
+use crate::cli::changes::end;
+use crate::cli::dump_file::{Dumped, open, pieces, pieces_of_lines};
+use crate::cli::output::{CommandFailure, complain, print_json, print_json_text, print_text};
+use crate::cli::select::Select;
+use crate::cli::state_diff::Diff;
+use crate::cli::state_edit::{Edit, Show};
 use crate::protocol::admin::{AdminCommand, Piece, Reply};
 use clap::{Args, Subcommand};
 use greenroom_core::ledger::{Outcome, Report, Restored};
-use greenroom_state::dump::{self, Dump as File};
 use greenroom_state::nesting::{parse, too_deep};
+use greenroom_state::path::FieldPath;
 use serde_json::Value;
 use std::fmt::Write;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 /// Most bytes of the fields in a `set`. The host cuts a command off at 64 KiB; the difference
@@ -34,6 +39,12 @@ const NAMED_MAX: usize = 20;
 pub(super) enum State {
     /// Print sessions with their states, and tables, as JSON
     Dump(Dump),
+    /// Show one session and its state, or a field of it
+    Show(Show),
+    /// Edit a session's state in $VISUAL or $EDITOR; stored only if it is still the one shown
+    Edit(Edit),
+    /// Say how two dumps differ, or a dump and what the host holds now
+    Diff(Diff),
     /// Restore states and tables from a dump: all of it, or nothing
     Restore(Restore),
     /// Set fields of a session's state
@@ -42,12 +53,14 @@ pub(super) enum State {
 
 #[derive(Args)]
 pub(super) struct Dump {
-    /// Only the sessions of this service
-    #[arg(long)]
-    service: Option<String>,
-    /// Only this session
+    #[command(flatten)]
+    select: Select,
+    /// Only this session. May be repeated
     #[arg(long, value_name = "ID")]
-    session: Option<u64>,
+    session: Vec<u64>,
+    /// Write a line of JSON for each session and entry
+    #[arg(long)]
+    ndjson: bool,
     /// Write integers beyond 2^53 as strings, {"$int": "..."}, which `restore` reads back. For
     /// programs like jq, which would change them
     #[arg(long)]
@@ -74,7 +87,8 @@ pub(super) struct Restore {
 pub(super) struct Set {
     /// The session's number
     id: u64,
-    /// The path of a field, like profile.age or list.0, and its value: JSON, or else a string
+    /// The path of a field, like profile.age, list.0 or tags["x.y"], and its value: JSON, or else a
+    /// string
     #[arg(required = true, value_name = "FIELD=VALUE")]
     fields: Vec<String>,
     /// JSON, on one line
@@ -87,6 +101,9 @@ impl State {
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         match self {
             State::Dump(dump) => dump.run(dir),
+            State::Show(show) => show.run(dir),
+            State::Edit(edit) => edit.run(dir),
+            State::Diff(diff) => diff.run(dir),
             State::Restore(restore) => restore.run(dir),
             State::Set(set) => set.run(dir),
         }
@@ -97,35 +114,28 @@ impl Dump {
     /// Streams the dump to standard output, piece by piece, in constant memory. If the answer
     /// breaks off, the output is no JSON and the exit code is 1.
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
-        let Dump { service, session, strings, .. } = self;
-        call(dir, &AdminCommand::Dump { service, session, strings }, |reply| {
-            if let Reply::Text(text) = reply {
-                print_json_text(&text);
-            }
+        let Dump { select, session, ndjson, strings, .. } = self;
+        let of = Box::new(select.selection(session));
+        call(dir, &AdminCommand::Dump { of, strings, lines: ndjson }, |reply| match reply {
+            Reply::Text(text) => print_json_text(&text),
+            Reply::Notice(text) => complain(&format!("greenroom: {text}")),
+            _ => {}
         })?;
         Ok(())
     }
 }
 
 impl Restore {
-    /// Runs the command. Reads the file whole before the host is asked, so a slow pipe holds up
-    /// nobody.
+    /// Runs the command. Reads a document whole before the host is asked; lines of JSON are sent as
+    /// they are read, and their caller's thread of the host waits for them.
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let Restore { file, dry_run, json } = self;
-        let unread = |e: std::io::Error| CommandFailure::Failed(format!("{}: {e}", file.display()));
-        let (name, read) = match file.as_os_str() == "-" {
-            true => ("standard input".to_owned(), dump::read(std::io::stdin().lock())),
-            false => {
-                let opened = std::fs::File::open(&file).map_err(unread)?;
-                // The ledger keeps the name, and relative names mean nothing there.
-                let name = std::path::absolute(&file).map_err(unread)?;
-                (name.display().to_string(), dump::read(BufReader::new(opened)))
-            }
-        };
+        let (name, from) = open(&file)?;
         // The host refuses a file that is not a dump, so that the ledger tells of it.
-        // Boxed: the two ways have iterators of different types.
-        let pieces: Box<dyn Iterator<Item = Piece>> = match read {
-            Ok(dump) => Box::new(pieces(dump)),
+        let pieces = match Dumped::read(from) {
+            // Boxed: the ways have iterators of different types.
+            Ok(Dumped::Whole(dump)) => Box::new(pieces(*dump)) as Box<dyn Iterator<Item = Piece>>,
+            Ok(Dumped::Lines(head, lines)) => Box::new(pieces_of_lines(head, lines)),
             Err(why) => Box::new(std::iter::once(Piece::Malformed(why))),
         };
         // A single report comes; a broken answer is an error of the call.
@@ -143,26 +153,6 @@ impl Restore {
         }
         end(&report)
     }
-}
-
-/// Cuts a dump into the pieces that are sent: sessions, then each table before its entries,
-/// then the end. The host plans in this order.
-fn pieces(dump: File) -> impl Iterator<Item = Piece> {
-    let sessions = dump.sessions.into_iter().map(|s| Piece::Session {
-        id: s.id,
-        service: s.service,
-        state_version: s.state_version,
-        state: s.state,
-    });
-    let services = dump.services;
-    let tables = dump.tables.into_iter().flat_map(move |(name, entries)| {
-        // A table's version stands beside its owner. Without an owner the entries have no
-        // default version.
-        let version = services.values().find_map(|s| s.tables.get(&name).copied());
-        let table = Piece::Table { name, version };
-        std::iter::once(table).chain(entries.into_iter().map(Piece::Entry))
-    });
-    sessions.chain(tables).chain(std::iter::once(Piece::End))
 }
 
 /// Tells a restore's report to people: the ledger's sentence, then counts for sessions and
@@ -196,14 +186,6 @@ fn in_words(report: &Report) -> String {
         let _ = writeln!(text, "  quarantined, until `greenroom session release ID`: {ids}");
     }
     text
-}
-
-/// Success, unless the restore was refused. The reason was printed with the report.
-fn end(report: &Report) -> Result<(), CommandFailure> {
-    match report.outcome {
-        Outcome::Refused => Err(CommandFailure::Failed(String::new())),
-        _ => Ok(()),
-    }
 }
 
 impl Set {
@@ -244,17 +226,20 @@ impl Set {
     }
 }
 
-/// Parses a field's path and its value: JSON, or else a string. Only the first `=` counts, so
-/// values may contain more of them. A string that is valid JSON needs quotes: `name="5"`. JSON that
-/// nests too deep is refused, and not taken for a string.
+/// Parses a field's path and its value: JSON, or else a string. The first `=` behind
+/// the path counts, so values may contain more of them. A string that is valid JSON needs quotes:
+/// `name="5"`. JSON that nests too deep is refused, and not taken for a string.
 fn field(text: &str) -> Result<(String, Value), CommandFailure> {
-    let Some((path, value)) = text.split_once('=') else {
+    let (path, rest) =
+        FieldPath::parse_before(text, |rest| rest.starts_with('=')).map_err(CommandFailure::Usage)?;
+    let Some(value) = rest.strip_prefix('=') else {
         return Err(CommandFailure::Usage(format!("{text:?} is no FIELD=VALUE")));
     };
+    let path = path.to_string();
     let refused = |e| CommandFailure::Usage(format!("field {path}: {e}"));
     let value = match parse::<Value>(value.as_bytes()) {
         Err(e) if e.contains(&too_deep()) => return Err(refused(e)),
         parsed => parsed.unwrap_or_else(|_| Value::from(value)),
     };
-    Ok((path.to_owned(), value))
+    Ok((path, value))
 }

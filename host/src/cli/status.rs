@@ -4,73 +4,88 @@
 //! a callback stalls. Exit code 3 means that no host runs.
 
 use crate::admin::client::call;
-use crate::cli::output::{CommandFailure, Table, print_json, print_text, table};
+use crate::cli::output::{CommandFailure, json_line};
+use crate::cli::table::{Form, Table, table};
+use crate::cli::watch::Watch;
 use crate::printable::one_line;
 use crate::protocol::admin::{AdminCommand, Reply};
 use crate::protocol::status::{Failing, FileStatus, HostStatus, JobsStatus, ServiceStatus, Status, stacks};
 use clap::Args;
+use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
 // Doc comments of the fields are the help text of the command line.
 #[derive(Args)]
 pub(super) struct StatusArgs {
+    /// All columns, on lines of any length
+    #[arg(long, conflicts_with = "json")]
+    wide: bool,
     /// JSON, for programs
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 impl StatusArgs {
     /// Runs the command. With `--json` prints all fields; the text leaves out what is zero or
     /// unknown.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
-        call(dir, &AdminCommand::Status, |reply| {
-            let Reply::Status(status) = reply else { return };
-            if self.json {
-                return print_json(&status);
-            }
-            let host = &status.host;
-            let reason = host.reason.as_deref().map(one_line);
-            let up = humantime::format_duration(Duration::from_secs(host.uptime_s));
-            let table = services(&status);
-            // Without a process there is a reason why the last worker ended or why none starts.
-            let worker = match (host.worker_pid, &reason) {
-                (0, Some(reason)) => format!("worker {} ({reason})", host.worker),
-                (0, None) => format!("worker {}", host.worker),
-                (pid, _) => format!("worker {pid} {}", host.worker),
-            };
-            print_text(&format!(
-                "greenroom {}, pid {}, {worker}, up {up}\n{table}\n",
-                host.version, host.pid
-            ));
-            print_troubles(host);
-            // Limits that were never reached say nothing.
-            let reached: Vec<_> =
-                host.limits.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {n}")).collect();
-            if !reached.is_empty() {
-                print_text(&format!("limits reached so often: {}\n", reached.join(", ")));
-            }
-            print_work(&status);
-            for missing in &host.missing {
-                print_text(&format!("missing: {missing}\n"));
-            }
-            print_files(host);
-            let made: Vec<_> = host.made_anew.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
-            if !made.is_empty() {
-                print_text(&format!("deleted by others and made anew so often: {}\n", made.join(", ")));
-            }
-            if !host.confinement.missing.is_empty() {
-                let missing = host.confinement.missing.join("; ");
-                print_text(&format!("builds are tried without all confinement: {missing}\n"));
-            }
-            // Shown only if the keeper knows how the last worker ended.
-            if let (n @ 1.., Some(reason)) = (host.workers_before, &reason) {
-                let workers = if n == 1 { "worker" } else { "workers" };
-                print_text(&format!("{n} {workers} before this one; the last ended: {reason}\n"));
-            }
-        })?;
-        Ok(())
+        self.watch.run(!self.json, || {
+            let mut text = String::new();
+            call(dir, &AdminCommand::Status, |reply| {
+                let Reply::Status(status) = reply else { return };
+                text = match self.json {
+                    true => json_line(&status),
+                    false => in_words(&status, Form::of_output(self.wide)),
+                };
+            })?;
+            Ok(text)
+        })
     }
+}
+
+/// Tells a status to people.
+fn in_words(status: &Status, form: Form) -> String {
+    let host = &status.host;
+    let reason = host.reason.as_deref().map(one_line);
+    let up = humantime::format_duration(Duration::from_secs(host.uptime_s));
+    let table = services(status).in_form(form);
+    // Without a process there is a reason why the last worker ended or why none starts.
+    let worker = match (host.worker_pid, &reason) {
+        (0, Some(reason)) => format!("worker {} ({reason})", host.worker),
+        (0, None) => format!("worker {}", host.worker),
+        (pid, _) => format!("worker {pid} {}", host.worker),
+    };
+    let mut text = format!("greenroom {}, pid {}, {worker}, up {up}\n{table}\n", host.version, host.pid);
+    let out = &mut text;
+    tell_troubles(host, out);
+    // Limits that were never reached say nothing.
+    let reached: Vec<_> =
+        host.limits.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {n}")).collect();
+    if !reached.is_empty() {
+        let _ = writeln!(out, "limits reached so often: {}", reached.join(", "));
+    }
+    tell_work(status, out);
+    for missing in &host.missing {
+        let _ = writeln!(out, "missing: {}", one_line(missing));
+    }
+    tell_files(host, out);
+    let made: Vec<_> = host.made_anew.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+    if !made.is_empty() {
+        let _ = writeln!(out, "deleted by others and made anew so often: {}", made.join(", "));
+    }
+    if !host.confinement.missing.is_empty() {
+        let missing = host.confinement.missing.join("; ");
+        let _ = writeln!(out, "builds are tried without all confinement: {missing}");
+    }
+    // Shown only if the keeper knows how the last worker ended.
+    if let (n @ 1.., Some(reason)) = (host.workers_before, &reason) {
+        let workers = if n == 1 { "worker" } else { "workers" };
+        let _ = writeln!(out, "{n} {workers} before this one; the last ended: {reason}");
+    }
+    text
 }
 
 /// Table of the services that are not withdrawn.
@@ -114,15 +129,15 @@ fn is_of(part: &Failing, file: &FileStatus) -> bool {
     part.what.strip_prefix("library ").is_some_and(|path| Path::new(path) == file.path)
 }
 
-/// Prints the library files that are not the builds that run, and how late changes are noticed.
+/// Tells the library files that are not the builds that run, and how late changes are noticed.
 /// Files that were refused are among what fails, and are told there.
-fn print_files(host: &HostStatus) {
+fn tell_files(host: &HostStatus, out: &mut String) {
     let told = |file: &&FileStatus| host.failing.iter().any(|part| is_of(part, file));
     for file in host.files.iter().filter(|file| !told(file)) {
-        print_text(&format!("{}\n", one_line(&file_line(file))));
+        let _ = writeln!(out, "{}", one_line(&file_line(file)));
     }
     if let Some(why) = &host.slow_look {
-        print_text(&format!("changed files are noticed late: {}\n", one_line(why)));
+        let _ = writeln!(out, "changed files are noticed late: {}", one_line(why));
     }
 }
 
@@ -150,27 +165,28 @@ fn holds_and_runs(file: &FileStatus) -> String {
     format!("holds {holds}, and {runs}")
 }
 
-/// Prints the jobs of each service that has any, and the longest pass of the loop.
-fn print_work(status: &Status) {
+/// Tells the jobs of each service that has any, and the longest pass of the loop.
+fn tell_work(status: &Status, out: &mut String) {
     for s in &status.services {
         let JobsStatus { running, waiting, oldest_ms } = s.jobs;
         if running + waiting > 0 {
             let oldest = humantime::format_duration(Duration::from_millis(oldest_ms.unwrap_or(0)));
-            print_text(&format!(
-                "jobs of {}: {running} running, the oldest for {oldest}; {waiting} waiting\n",
+            let _ = writeln!(
+                out,
+                "jobs of {}: {running} running, the oldest for {oldest}; {waiting} waiting",
                 s.name
-            ));
+            );
         }
     }
     if status.host.longest_pass_ms > 0 {
-        print_text(&format!("longest pass of the loop: about {} ms\n", status.host.longest_pass_ms));
+        let _ = writeln!(out, "longest pass of the loop: about {} ms", status.host.longest_pass_ms);
     }
 }
 
-/// Prints what stalls and what fails, a line each.
-fn print_troubles(host: &HostStatus) {
+/// Tells what stalls and what fails, a line each.
+fn tell_troubles(host: &HostStatus, out: &mut String) {
     if let Some(stalled) = &host.stalled {
-        print_text(&format!("stalled: {}\n", one_line(&stalled.text)));
+        let _ = writeln!(out, "stalled: {}", one_line(&stalled.text));
     }
     for part in &host.failing {
         let Failing { what, why, since, times } = part;
@@ -178,9 +194,9 @@ fn print_troubles(host: &HostStatus) {
         let file = host.files.iter().find(|file| is_of(part, file)).map(holds_and_runs);
         let file = file.map(|text| format!("; it {text}")).unwrap_or_default();
         let line = format!("{what}, {times} since {since}: {why}{file}");
-        print_text(&format!("failing: {}\n", one_line(&line)));
+        let _ = writeln!(out, "failing: {}", one_line(&line));
     }
     if host.peers_left > 0 {
-        print_text(&format!("peers that have left meanwhile: {} of {}\n", host.peers_left, host.connections));
+        let _ = writeln!(out, "peers that have left meanwhile: {} of {}", host.peers_left, host.connections);
     }
 }

@@ -45,6 +45,7 @@
 //! | [`changes`] | differences between two configurations, by name |
 //! | [`file_contents`] | contents of the files that settings name |
 //! | `files` | files that settings name: reads them |
+//! | `needs` | what endpoints need of their service |
 //! | [`observe`] | address and token of the observer |
 //! | [`process`] | rights of the host's processes |
 //! | [`record`] | configurations between processes, which may be of different versions |
@@ -58,6 +59,7 @@ pub mod changes;
 pub mod file_contents;
 mod files;
 mod listen;
+mod needs;
 pub mod observe;
 pub mod process;
 pub mod record;
@@ -357,30 +359,6 @@ impl Config {
             .iter()
             .map(|(name, c)| (name.clone(), TrustedProxies::read(&c.proxy_from).unwrap_or_default()));
         AllLimits { host: self.limits.clone(), services, origins, proxies: proxies.collect() }
-    }
-}
-
-impl ServiceConfig {
-    /// Whether the service has a certificate, for endpoints over TLS.
-    fn has_certificate(&self) -> bool {
-        self.tls.as_ref().is_some_and(TlsConfig::has_certificate)
-    }
-
-    /// Reason why an endpoint and the trusted proxies do not fit. `None`: they do.
-    fn why_no_proxy(&self, endpoint: &Endpoint) -> Option<String> {
-        let (is_proxied, is_tcp) =
-            (split_kind(&endpoint.kind).0, matches!(endpoint.address, Address::Tcp(_)));
-        if is_proxied && matches!(endpoint.address, Address::Udp(_)) {
-            return Some("a PROXY header stands before a stream, and UDP has none".into());
-        }
-        if is_proxied && is_tcp && self.proxy_from.is_empty() {
-            return Some("it needs `proxy_from`, the addresses of the proxies that are trusted".into());
-        }
-        let takes_headers = self.listen.iter().any(|e| split_kind(&e.kind).0);
-        (!self.proxy_from.is_empty() && !takes_headers).then(|| {
-            "its service has `proxy_from`, and no endpoint takes PROXY headers; write one as proxy+tcp://"
-                .into()
-        })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::protocol::admin::{AdminCommand, LedgerLine, Reply};
 use crate::protocol::metrics::Metrics;
 use crate::protocol::status::Status;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// Age up to which an answer serves other readers, too.
@@ -127,6 +127,15 @@ pub(super) fn in_words(e: CallError) -> String {
 /// Locks, also behind a panic: what is kept here is whole at any time.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks if nobody else has; `None`: somebody has.
+pub(super) fn try_locked<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// An answer that is kept.

@@ -1,16 +1,18 @@
 //! Requests and replies on the admin socket: an [`AdminCommand`] as a line of JSON, then
 //! [`Reply`]s, a line each.
 //!
-//! A request is one line of at most 64 KiB. Only [`AdminCommand::Restore`] has more to send: after
-//! [`Reply::Go`], [`Piece`]s follow, a line each. An answer ends with [`Reply::End`] or
-//! [`Reply::Error`]. If the socket closes before, the answer broke off, and the client decides by
-//! [`AdminCommand::is_repeatable`] whether to ask again.
+//! A request is one line of at most 64 KiB. Only [`AdminCommand::Restore`] and
+//! [`AdminCommand::Amend`] have more to send: after [`Reply::Go`], [`Piece`]s follow, a line each.
+//! An answer ends with [`Reply::End`] or [`Reply::Error`]. If the socket closes before, the answer
+//! broke off, and the client decides by [`AdminCommand::is_repeatable`] whether to ask again.
 //!
 //! Both sides are of the same version of the binary. Programs depend on the output of `--json`, not
 //! on this protocol. The types of a line of `--json` are here and in [`super::status`]: their field
 //! names are public, so fields are only added.
 
+use super::data::{EntryQuery, Reached, Shown, TableLine};
 use super::metrics::Metrics;
+use super::selection::{First, Selection};
 use super::status::Status;
 use greenroom_core::ledger::Report;
 use greenroom_state::dump::DumpedEntry;
@@ -31,27 +33,51 @@ pub enum AdminCommand {
     Status,
     /// All figures that operators collect.
     Metrics,
-    /// All sessions.
-    Sessions,
+    /// A list of sessions.
+    Sessions {
+        /// The sessions.
+        #[serde(default)]
+        of: Box<Selection>,
+        /// Only those that sort first; none: all, by their numbers.
+        #[serde(default)]
+        first: Option<First>,
+    },
     /// The ledger.
     History,
     /// End a session's quarantine.
     Release(u64),
     /// Close a session.
     Close(u64),
+    /// Close these sessions. Those that are gone are counted.
+    CloseAll(Vec<u64>),
+    /// Send a line to the peers of these sessions, each in its framing.
+    Message {
+        /// The sessions.
+        sessions: Vec<u64>,
+        /// The line.
+        text: String,
+    },
     /// End a worker whose callback does not return, and withhold its action: of a session, by its
     /// number, or of a service itself, by its name.
     Withhold(String),
     /// The state dump.
     Dump {
-        /// Only this service.
-        service: Option<String>,
-        /// Only this session.
-        session: Option<u64>,
+        /// Only these sessions, and the tables of this service.
+        #[serde(default)]
+        of: Box<Selection>,
         /// Integers beyond 2^53 are written as strings in a tag.
         #[serde(default)]
         strings: bool,
+        /// Each session and entry is a line of JSON.
+        #[serde(default)]
+        lines: bool,
     },
+    /// A session with its state, as it is stored and as the build that serves reads it.
+    Show(u64),
+    /// The tables.
+    Tables,
+    /// Entries of a table.
+    Entries(Box<EntryQuery>),
     /// A reload.
     Reload {
         /// A service or library; none: all.
@@ -81,6 +107,14 @@ pub enum AdminCommand {
         /// Stop before anything changes, and report.
         dry_run: bool,
     },
+    /// Store states and entries, and leave all others as they are: [`Piece`]s follow, once the
+    /// answer is [`Reply::Go`].
+    Amend {
+        /// Session whose state must be stored still, and what [`Shown::digest`] said.
+        session: Option<(u64, String)>,
+    },
+    /// Put back what the last change of an operator replaced.
+    Undo,
     /// Set fields of a session's state.
     Set {
         /// The session.
@@ -112,11 +146,18 @@ impl AdminCommand {
         match self {
             Self::Status | Self::Metrics | Self::Withhold(_) | Self::Upgrade { .. } => ServedBy::Keeper,
             Self::Configure => ServedBy::KeeperThenWorker,
-            Self::Sessions
+            Self::Sessions { .. }
             | Self::History
             | Self::Release(_)
             | Self::Close(_)
+            | Self::CloseAll(_)
+            | Self::Message { .. }
             | Self::Dump { .. }
+            | Self::Show(_)
+            | Self::Tables
+            | Self::Entries(_)
+            | Self::Amend { .. }
+            | Self::Undo
             | Self::Reload { .. }
             | Self::RollBack { .. }
             | Self::Await(_)
@@ -131,17 +172,22 @@ impl AdminCommand {
         match self {
             Self::Status
             | Self::Metrics
-            | Self::Sessions
+            | Self::Sessions { .. }
             | Self::History
             | Self::Await(_)
             | Self::Dump { .. } => true,
+            Self::Show(_) | Self::Tables | Self::Entries(_) => true,
             Self::Release(_)
             | Self::Close(_)
+            | Self::CloseAll(_)
+            | Self::Message { .. }
             | Self::Withhold(_)
             | Self::Reload { .. }
             | Self::Configure
             | Self::RollBack { .. }
             | Self::Restore { .. }
+            | Self::Amend { .. }
+            | Self::Undo
             | Self::Set { .. }
             | Self::Upgrade { .. } => false,
         }
@@ -163,15 +209,22 @@ impl AdminCommand {
             | Self::Configure
             | Self::RollBack { .. }
             | Self::Restore { .. }
+            | Self::Amend { .. }
+            | Self::Undo
             | Self::Upgrade { .. } => Some(STEP_MAX),
             Self::Status
             | Self::Metrics
-            | Self::Sessions
+            | Self::Sessions { .. }
             | Self::History
             | Self::Release(_)
             | Self::Close(_)
+            | Self::CloseAll(_)
+            | Self::Message { .. }
             | Self::Withhold(_)
             | Self::Dump { .. }
+            | Self::Show(_)
+            | Self::Tables
+            | Self::Entries(_)
             | Self::Set { .. } => Some(REPLY_MAX),
         }
     }
@@ -201,6 +254,8 @@ pub enum Piece {
     },
     /// An entry.
     Entry(DumpedEntry),
+    /// Key of an entry that is deleted. To [`AdminCommand::Amend`] alone.
+    Delete(Value),
     /// The file is not a dump, for this reason.
     Malformed(String),
     /// The last piece.
@@ -217,6 +272,10 @@ pub enum Reply {
     Metrics(Box<Metrics>),
     /// To [`AdminCommand::Sessions`], in slices.
     Sessions(Vec<SessionLine>),
+    /// To a command with a selection: something that an operator should know of it.
+    Notice(String),
+    /// To [`AdminCommand::CloseAll`] and [`AdminCommand::Message`].
+    Reached(Reached),
     /// To [`AdminCommand::History`], in slices.
     History(Vec<LedgerLine>),
     /// To [`AdminCommand::Dump`], a piece of the document.
@@ -226,7 +285,13 @@ pub enum Reply {
     /// To [`AdminCommand::Reload`] and [`AdminCommand::RollBack`], one for each library; to
     /// [`AdminCommand::Await`], [`AdminCommand::Restore`] and [`AdminCommand::Set`].
     Report(Box<Report>),
-    /// To [`AdminCommand::Restore`]: send the pieces.
+    /// To [`AdminCommand::Show`].
+    Shown(Box<Shown>),
+    /// To [`AdminCommand::Tables`].
+    Tables(Vec<TableLine>),
+    /// To [`AdminCommand::Entries`], in slices.
+    Entries(Vec<DumpedEntry>),
+    /// To [`AdminCommand::Restore`] and [`AdminCommand::Amend`]: send the pieces.
     Go,
     /// To [`AdminCommand::Set`]: the state before and after; before the report.
     Set(Value, Value),
@@ -237,7 +302,7 @@ pub enum Reply {
 }
 
 /// A line of `greenroom sessions --json`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SessionLine {
     /// Number of the session.
     pub id: u64,
@@ -269,6 +334,18 @@ pub struct SessionLine {
     pub bytes_out: u64,
     /// Reason of its quarantine; null: none.
     pub quarantined: Option<String>,
+    /// Milliseconds since it opened.
+    #[serde(default)]
+    pub age_ms: u64,
+    /// Milliseconds since bytes last came from its peer, or since it opened.
+    #[serde(default)]
+    pub idle_ms: u64,
+    /// Bytes that its peer has not taken yet.
+    #[serde(default)]
+    pub unsent: u64,
+    /// Bytes of its stored state.
+    #[serde(default)]
+    pub state_bytes: u64,
 }
 
 /// A line of the ledger, `greenroom history --json`.

@@ -5,19 +5,23 @@
 //! | file | holds |
 //! |---|---|
 //! | [`admin`] | requests and replies between a command and the host |
+//! | [`data`] | data of sessions and tables in answers |
 //! | [`handshaker`] | messages of the process that does handshakes of TLS |
 //! | [`keeper`] | messages between keeper and worker |
 //! | [`metrics`] | the answer to `greenroom metrics` |
+//! | [`selection`] | which sessions an operator means |
 //! | [`observer`] | messages of the process that serves HTTP |
 //! | [`status`] | the answer to `greenroom status` |
 //! | [`link`] | the socket between keeper and worker: packets with descriptors |
 
 pub mod admin;
 pub mod board_text;
+pub mod data;
 pub mod found;
 pub mod handshaker;
 pub mod keeper;
 pub mod link;
 pub mod metrics;
 pub mod observer;
+pub mod selection;
 pub mod status;

@@ -10,14 +10,19 @@
 //!
 //! If the worker ends, queries without an answer end with an error, because their channels close.
 
-use crate::admin::query::{Answer, Ask, Query, SchemaOf, TableEntries};
+use crate::admin::query::{Answer, Ask, Query, ReadState, SchemaOf, TableEntries};
+use crate::protocol::data::TableLine;
 use crate::worker::drivers::Drivers;
 use crate::worker::restore::OperatorRestore;
 use crate::worker::shell::Shell;
 use greenroom_core::core::Core;
+use greenroom_core::ids::service_of_number;
 use greenroom_core::operate::check::{Builds, GivenEntry, GivenState};
+use greenroom_core::operate::inspect::Filter;
 use greenroom_core::operate::plan::{Plan, Survey};
 use greenroom_core::operate::restore::ITEMS_PER_SLICE;
+use greenroom_core::operate::undo::ReplacedData;
+use greenroom_core::store::kind::Kind;
 use greenroom_core::tables::owner::Owner;
 use greenroom_state::schema::Schema;
 
@@ -35,6 +40,11 @@ pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
             Answer::Own(own.unwrap_or_default())
         }
         Query::Tables => Answer::Tables(core.table_names()),
+        Query::TableList => Answer::TableList(table_lines(core)),
+        Query::ReadState(id) => {
+            read_state(core, id).map_or_else(Answer::Error, |s| Answer::State(Box::new(s)))
+        }
+        Query::ReplacedData => Answer::ReplacedData(replaced_data(core).map(Box::new)),
         Query::Owned => Answer::Owned(owned_tables(core)),
         Query::Entries(table, from) => {
             let (entries, next) = core.entries_from(&table, &from);
@@ -47,6 +57,9 @@ pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
         Query::Ledger(line) => Answer::Ledger(shell.ledger.lines_from(core, line)),
         Query::Release(id) => core.release(id).map_or_else(Answer::Error, |()| Answer::Done),
         Query::Close(id) => core.close(id).map_or_else(Answer::Error, |()| Answer::Done),
+        Query::Message(id, text) => {
+            core.send_message(id, text.as_bytes()).map_or_else(Answer::Error, |()| Answer::Done)
+        }
         Query::Configure(proposal) => return drivers.proposals.add(proposal, Some(ask.reply)),
         Query::Reload(wish) => return drivers.reload.ask_reload(shell, wish, ask.reply),
         Query::RollBack(name, to, by) => {
@@ -69,6 +82,58 @@ pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
 fn owned_tables(core: &Core) -> Vec<(String, String, u32)> {
     let name = |o: &Owner| core.services()[usize::from(o.service.0)].offer.name.clone();
     core.owners().iter().map(|(table, o)| (name(o), table.to_string(), o.version)).collect()
+}
+
+/// Reads a session's state, as its next turn would. Changes nothing. Fails if it is not open.
+fn read_state(core: &mut Core, id: u64) -> Result<ReadState, String> {
+    let none = || format!("no session has number {id}");
+    let slot = core.sessions().slot_of(id).filter(|_| service_of_number(id).is_none()).ok_or_else(none)?;
+    let s = core.sessions().get(slot).ok_or_else(none)?;
+    let (service, turns) = (s.service, s.turns);
+    let offer = &core.services()[usize::from(service.0)].offer;
+    let (service, version) = (offer.name.clone(), offer.shape.version);
+    let read = core.rehearse(slot);
+    // A state that can't be read is stored all the same.
+    let stored = match &read {
+        Ok(read) => read.before.clone(),
+        Err(_) => stored_state(core, id),
+    };
+    Ok(ReadState { service, version, turns, stored, read: read.map(|r| r.after) })
+}
+
+/// A session's state as it is stored, with its version.
+fn stored_state(core: &Core, id: u64) -> Option<(u32, Vec<u8>)> {
+    let filter = Filter { session: Some(id), contents: true, ..Filter::default() };
+    let view = core.sessions_after(0, &filter).items.pop()?;
+    Some((view.record.state_version, view.state?))
+}
+
+/// Describes the tables that have entries or owners. O(tables × versions).
+fn table_lines(core: &Core) -> Vec<TableLine> {
+    let owners = core.owners();
+    let mut names = core.table_names();
+    names.extend(owners.keys().map(|name| name.to_string()));
+    names.sort_unstable();
+    names.dedup();
+    let line = |name: String| {
+        let owner = owners.get(&*name);
+        let tables = core.tables();
+        TableLine {
+            owner: owner.map(|o| core.services()[usize::from(o.service.0)].offer.name.clone()),
+            version: owner.map(|o| o.version),
+            entries: tables.count(&name),
+            bytes: tables.bytes(&name),
+            versions: tables.counts(&name),
+            name,
+        }
+    };
+    names.into_iter().map(line).collect()
+}
+
+/// Reads the data that the last change of an operator replaced.
+fn replaced_data(core: &Core) -> Option<ReplacedData> {
+    let (_, bytes) = core.host_records_from(Kind::Undo, 0, 1).into_iter().next()?;
+    ReplacedData::decode(&bytes)
 }
 
 /// Checks states that an operator wants to restore, one verdict for each. Changes nothing. The

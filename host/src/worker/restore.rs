@@ -23,13 +23,19 @@ use greenroom_core::ids::service_of_number;
 use greenroom_core::input::Input;
 use greenroom_core::ledger::{Outcome, Report, Restored};
 use greenroom_core::operate::check::{Checked, GivenState};
-use greenroom_core::operate::plan::{Plan, PlannedState};
+use greenroom_core::operate::plan::{Plan, PlannedState, StoredEntry};
+use greenroom_core::operate::undo::ReplacedData;
 use greenroom_core::reload::request::Requester;
+use greenroom_core::store::kind::Kind;
+use greenroom_state::difference::differences;
 use greenroom_state::edit::{objection, set};
 use greenroom_state::json;
 use serde_json::Value;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
+
+/// Most fields of an edited state that its line in the ledger names.
+const FIELDS_MAX: usize = 20;
 
 /// A restore that an operator has asked for, with the channel for its report. A caller that is gone
 /// does not stop a restore.
@@ -40,8 +46,8 @@ pub(super) enum OperatorRestore {
     Fields(Setting, Sender<Answer>),
 }
 
-/// Counts of a restore, and the services whose builds have checked it.
-type Written = (Restored, Vec<String>);
+/// Counts of a restore, the data that it replaced, and the services whose builds have checked it.
+type Written = (Restored, ReplacedData, Vec<String>);
 
 /// The driver of operator restores. Nothing of it is recorded.
 #[derive(Default)]
@@ -62,9 +68,8 @@ impl Restores {
         for restore in std::mem::take(&mut self.waiting) {
             let begun = Instant::now();
             match restore {
-                OperatorRestore::Dump(Restoring { plan, file, by }, reply) => {
+                OperatorRestore::Dump(Restoring { plan, of, by }, reply) => {
                     // A plan that failed its checks is reported like a refused one.
-                    let of = Restored { file: Some(file), ..Restored::default() };
                     let result = plan.and_then(|plan| write(shell, &plan));
                     let report = commit(shell, by, of, result, begun);
                     let _ = reply.send(Answer::Report(Box::new(report)));
@@ -97,7 +102,8 @@ fn write(shell: &mut Shell, plan: &Plan) -> Result<Written, String> {
     if shell.lifecycle.is_stopping() {
         return Err("the host is stopping".into());
     }
-    Ok((shell.core.restore(plan)?, plan.builds.keys().cloned().collect()))
+    let (restored, replaced) = shell.core.restore(plan)?;
+    Ok((restored, replaced, plan.builds.keys().cloned().collect()))
 }
 
 /// Commits a restore together with its line in the ledger. A refused one only gets the line. A
@@ -110,11 +116,15 @@ fn commit(
     result: Result<Written, String>,
     begun: Instant,
 ) -> Report {
+    let mut undo = None;
     let mut report = match result {
-        Ok((found, services)) => {
-            // The request names file, session and fields; the core has counted the rest.
-            let Restored { file, session, fields, .. } = of;
-            let restored = Restored { file, session, fields, ..found };
+        Ok((found, replaced, services)) => {
+            // The request names file, session, fields and keys; the core has counted the rest.
+            let Restored { file, session, fields, keys, undoes, .. } = of;
+            let fields =
+                if session.is_some() && fields.is_empty() { changed_fields(&replaced) } else { fields };
+            let restored = Restored { file, session, fields, keys, undoes, ..found };
+            undo = Some(replaced);
             restored.report(Outcome::Restored, String::new(), services)
         }
         Err(why) => of.report(Outcome::Refused, why, Vec::new()),
@@ -122,6 +132,9 @@ fn commit(
     let by = requester(by);
     // Before the commit, so that the line is part of it.
     report.line = shell.add_line(&by, report.clone());
+    if let Some(replaced) = undo {
+        remember(shell, ReplacedData { line: report.line, ..replaced });
+    }
     crash_points::pass(Point::PutBack);
     shell.core.handle(Input::Commit);
     if report.outcome == Outcome::Restored {
@@ -139,6 +152,28 @@ fn commit(
         _ => tracing::info!(%by, "{line}"),
     }
     report
+}
+
+/// Writes what a change replaced in place of the record of the change before, if it replaced
+/// anything. Without room there is nothing to undo, rather than an earlier change.
+fn remember(shell: &mut Shell, replaced: ReplacedData) {
+    if replaced.items.is_empty() && replaced.too_large == 0 {
+        return;
+    }
+    if !shell.core.put_host_record(Kind::Undo, 0, &replaced.encode()) {
+        shell.core.delete_host_record(Kind::Undo, 0);
+        tracing::warn!("no room to remember what line {} replaced: it can't be undone", replaced.line);
+    }
+}
+
+/// Paths of the fields that the change of one state has changed.
+fn changed_fields(replaced: &ReplacedData) -> Vec<String> {
+    let value = |stored: &Option<StoredEntry>| {
+        stored.as_ref().and_then(|s| json::to_json(&s.value).ok()).unwrap_or_default()
+    };
+    let found =
+        replaced.items.iter().flat_map(|i| differences(&value(&i.before), &value(&i.after), FIELDS_MAX));
+    found.map(|d| d.field).take(FIELDS_MAX).collect()
 }
 
 /// Plans a session's state with some fields set. Returns the plan, and the state before and after.

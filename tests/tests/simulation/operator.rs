@@ -18,9 +18,9 @@ impl World {
         let core = &mut self.host.core;
         let states = core.store().count(Kind::State);
 
-        let gone = core.restore(&away).expect("nothing needs no room");
+        let (gone, _) = core.restore(&away).expect("nothing needs no room");
         assert_eq!(core.store().count(Kind::State), states - gone.changed);
-        let done = core.restore(&back).expect("there is room for what there was");
+        let (done, _) = core.restore(&back).expect("there is room for what there was");
 
         assert_eq!((gone.changed, done.changed), (back.states.len(), back.states.len()));
         self.counts.states_put_back += done.changed as u64;

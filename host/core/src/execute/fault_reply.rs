@@ -46,20 +46,38 @@ pub(super) fn send_fault_reply(
     fault_reply: &FaultReply,
     running: &mut RunningBatch,
 ) -> bool {
-    if fault_reply.line.is_empty() {
-        return fault_reply.closes;
-    }
-    let Some(id) = host.sessions.get(slot).map(|s| s.service) else { return fault_reply.closes };
-    let service = &host.services[id];
-    // The message that `send_line` makes of it.
-    let framed = service.code.encode(&[&fault_reply.line, &b"\n"[..]].concat());
-    let code = Line { line: &fault_reply.line, framed };
-    let convert = |_: &str, _: u32, _: &[u8]| Ok(None);
-    let callee = Callee { code: &code, generation: service.generation(), convert: &convert };
-    let of = Call { slot, actions: std::slice::from_ref(failed), running };
-    call(host, &callee, of, None, &mut executor.buffers);
-    if reserve(host, slot, &mut executor.buffers).is_none() {
-        apply(host, slot, &executor.buffers, Writer::Serving, running);
+    if !fault_reply.line.is_empty() {
+        // Without room the line is left out. The close is not.
+        let _ = send_line(host, executor, (slot, failed), &fault_reply.line, running);
     }
     fault_reply.closes
+}
+
+/// Sends a line to a session's peer, as `send_line` of a turn over an action would: in the framing
+/// of the session. Nothing else of the turn happens, and no code of the service runs but a framing
+/// of its own. Fails with the limit that it would break, or with the framing's words. O(line).
+pub(crate) fn send_line(
+    host: &mut HostState,
+    executor: &mut Executor,
+    (slot, action): (Slot, &Action<'_>),
+    line: &[u8],
+    running: &mut RunningBatch,
+) -> Result<(), String> {
+    let Some(id) = host.sessions.get(slot).map(|s| s.service) else { return Ok(()) };
+    let service = &host.services[id];
+    // The message that `send_line` makes of it.
+    let framed = service.code.encode(&[line, &b"\n"[..]].concat());
+    let code = Line { line, framed };
+    let convert = |_: &str, _: u32, _: &[u8]| Ok(None);
+    let callee = Callee { code: &code, generation: service.generation(), convert: &convert };
+    let of = Call { slot, actions: std::slice::from_ref(action), running };
+    call(host, &callee, of, None, &mut executor.buffers);
+    if executor.buffers.effects.is_empty() {
+        return Err("its framing can't express the message, or it is over limit turn_bytes_max".into());
+    }
+    if let Some(limit) = reserve(host, slot, &mut executor.buffers) {
+        return Err(format!("limit {}", limit.name()));
+    }
+    apply(host, slot, &executor.buffers, Writer::Serving, running);
+    Ok(())
 }

@@ -49,6 +49,12 @@ pub struct SessionView {
     pub tls: Vec<(String, String)>,
     /// Reason of its quarantine; `None`: the session is not quarantined.
     pub quarantined: Option<String>,
+    /// Bytes of its state as stored; 0: none.
+    pub state_bytes: usize,
+    /// Bytes of output that the kernel has not taken.
+    pub unsent_bytes: u64,
+    /// Nanoseconds since bytes last came from its peer, or since it opened.
+    pub idle_ns: u64,
     /// State as stored, of the version that the record names; `None`: none, or not asked for.
     pub state: Option<Vec<u8>>,
     /// Input that was read and has not become a turn.
@@ -157,6 +163,9 @@ fn view(host: &HostState, slot: Slot, s: &Session, contents: bool) -> SessionVie
             .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned()))
             .collect(),
         quarantined: s.quarantine().map(|q| q.reason.clone()),
+        state_bytes: s.state.map_or(0, |r| store.read(r, <[u8]>::len)),
+        unsent_bytes: s.unsent(),
+        idle_ns: host.now_ns.saturating_sub(s.heard_ns),
         state: s.state.filter(|_| contents).map(copy),
         input: if contents { kept_input(host, slot).to_vec() } else { Vec::new() },
         output: if contents { s.copy_output(store, shared) } else { Vec::new() },

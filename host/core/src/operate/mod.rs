@@ -4,10 +4,14 @@
 //! | --- | --- |
 //! | [`inspect`] | read-only views, in slices |
 //! | [`check`] | checks states and entries that an operator wants to write |
+//! | `message` | a message to a session's peer |
 //! | [`plan`] | the plan of a restore |
 //! | [`restore`] | writes a checked plan: all of it, or nothing |
+//! | [`undo`] | data that a plan replaced, and what must be stored still to put them back |
 
 pub mod check;
 pub mod inspect;
+pub(crate) mod message;
 pub mod plan;
 pub mod restore;
+pub mod undo;

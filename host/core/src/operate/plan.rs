@@ -10,7 +10,7 @@ use super::check::Builds;
 use crate::ids::Slot;
 use crate::ledger::{Restored, RestoredTable};
 use crate::tables::owner::Owner;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most session numbers in each list of a report.
 const NAMED_MAX: usize = 100;
@@ -39,15 +39,52 @@ pub struct PlannedEntry {
     pub until: Option<u64>,
 }
 
-/// Table with all of its entries. Stored entries that are not among them are deleted.
+/// Table with all of its entries, or with those that change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PlannedTable {
     /// Name of the table.
     pub name: String,
     /// Owner of the table when its entries were checked; `None`: nobody owned it.
     pub owner: Option<Owner>,
-    /// Entries of the table, by key. If there are none, the table ends to exist.
+    /// Entries of the table, by key. If there are none, and no others stay, the table ends to
+    /// exist.
     pub entries: BTreeMap<Vec<u8>, PlannedEntry>,
+    /// Keys to delete. `None`: all stored entries that are not among `entries` are deleted.
+    pub deletes: Option<BTreeSet<Vec<u8>>>,
+}
+
+/// Data that must be stored still when a plan is carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// State of a session.
+    State {
+        /// Number of the session. One that is gone refuses nothing.
+        session: u64,
+        /// Turns that it had run when the state was looked at.
+        turns: u64,
+        /// Version and state; `None`: it stores none.
+        is: Option<(u32, Vec<u8>)>,
+    },
+    /// Entry of a table.
+    Entry {
+        /// Name of the table.
+        table: String,
+        /// Key of the entry.
+        key: Vec<u8>,
+        /// The entry; `None`: there is none.
+        is: Option<StoredEntry>,
+    },
+}
+
+/// Entry as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEntry {
+    /// Version of the value.
+    pub version: u32,
+    /// Value, as MessagePack.
+    pub value: Vec<u8>,
+    /// Deadline of the entry, in milliseconds since 1970.
+    pub until: Option<u64>,
 }
 
 /// Plan of a restore: all that is to be stored.
@@ -62,6 +99,8 @@ pub struct Plan {
     /// Sessions that were gone when their states were checked. They are reported, and stop
     /// nothing.
     pub gone: Vec<u64>,
+    /// Data that must be stored still. If other data are, the plan is refused.
+    pub only_if: Vec<Expected>,
 }
 
 /// Survey of what a plan changes. Complete once all slices are done.

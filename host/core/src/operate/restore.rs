@@ -29,6 +29,7 @@ use crate::operate::plan::PlannedEntry;
 use crate::operate::plan::PlannedTable;
 use crate::operate::plan::Survey;
 use crate::operate::plan::TableSurvey;
+use crate::operate::undo::{ReplacedData, is_stored, replaced};
 use crate::service::registry::Writer;
 use crate::tables::entry::deadline_bytes;
 use crate::tables::entry::overhead;
@@ -85,9 +86,12 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
     let at = &mut survey.at;
     // The first slice of this table.
     if survey.tables.len() == at.table {
-        survey.tables.push(TableSurvey::default());
+        // Entries that stay count from the beginning, and those that change are taken off.
+        let bytes = planned.deletes.as_ref().map_or(0, |_| host.tables.bytes(&planned.name));
+        survey.tables.push(TableSurvey { bytes, ..TableSurvey::default() });
     }
     let found = &mut survey.tables[at.table];
+    let stored_bytes = |key: &[u8]| host.tables.entry_bytes(&planned.name, key).unwrap_or(0);
     if !at.stored {
         for (key, entry) in planned.entries.range(at.key.clone()..) {
             if left == 0 {
@@ -104,9 +108,11 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
                 true => {
                     found.unchanged += 1;
                     // The stored form counts: the given one may be longer or shorter.
-                    found.bytes += host.tables.entry_bytes(&planned.name, key).unwrap_or(0);
+                    found.bytes += if planned.deletes.is_none() { stored_bytes(key) } else { 0 };
                 }
                 false => {
+                    let before = if planned.deletes.is_some() { stored_bytes(key) } else { 0 };
+                    found.bytes = found.bytes.saturating_sub(before);
                     found.bytes += key.len() + entry.kept.1.len() + deadline_bytes(entry.until);
                     found.puts.push(key.clone());
                 }
@@ -114,6 +120,21 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
         }
         // Keys that are stored and not planned are found in a second walk.
         (at.stored, at.key) = (true, Vec::new());
+    }
+    if let Some(deletes) = &planned.deletes {
+        for key in deletes.range(at.key.clone()..) {
+            if left == 0 {
+                at.key.clone_from(key);
+                return 0;
+            }
+            left -= 1;
+            if host.tables.value(&host.store, &planned.name, key).is_some() {
+                found.bytes = found.bytes.saturating_sub(stored_bytes(key));
+                found.deletes.push(key.clone());
+            }
+        }
+        *at = At { state: at.state, table: at.table + 1, ..At::default() };
+        return left;
     }
     // Stored keys count as items even if they are planned, because looking at them takes time.
     for key in host.tables.keys_from(&host.store, &planned.name, &at.key.clone()) {
@@ -145,7 +166,7 @@ pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Re
     let max = host.limits.host().table_bytes_max;
     let mut tables = host.tables.len();
     for (planned, found) in plan.tables.iter().zip(&survey.tables) {
-        let PlannedTable { name, owner, entries } = planned;
+        let PlannedTable { name, owner, entries, deletes } = planned;
         if host.owners.get(name) != owner.as_ref() {
             return Err(MEANWHILE.into());
         }
@@ -155,7 +176,8 @@ pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Re
             return Err(format!("table {name} would have {bytes} bytes (limit table_bytes_max: {max})"));
         }
         // A table exists while it has entries.
-        match (host.tables.contains(name), entries.is_empty()) {
+        let stays = deletes.is_some() && host.tables.count(name) > found.deletes.len();
+        match (host.tables.contains(name), entries.is_empty() && !stays) {
             (true, true) => tables -= 1,
             (false, false) => tables += 1,
             _ => {}
@@ -189,13 +211,15 @@ pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Re
 }
 
 /// Stores all of a plan that differs from what is there, or nothing. The changes count with the
-/// next commit. Returns what was changed. Fails with a sentence, and nothing has changed then.
-/// Call it outside turns.
-pub(crate) fn restore(host: &mut HostState, plan: &Plan) -> Result<Restored, String> {
+/// next commit. Returns what was changed, and the data that were replaced. Fails with a sentence,
+/// and nothing has changed then. Call it outside turns.
+pub(crate) fn restore(host: &mut HostState, plan: &Plan) -> Result<(Restored, ReplacedData), String> {
+    plan.only_if.iter().try_for_each(|expected| is_stored(host, expected))?;
     let mut survey = Survey::default();
     // In one go: a survey from earlier slices may be outdated by turns.
     survey_plan(host, plan, &mut survey, usize::MAX);
     has_room(host, plan, &survey)?;
+    let replaced = replaced(host, plan, &survey);
     for &(slot, place) in &survey.states {
         match &plan.states[place].kept {
             Some((_, bytes)) => put_state_back(host, slot, bytes),
@@ -214,7 +238,7 @@ pub(crate) fn restore(host: &mut HostState, plan: &Plan) -> Result<Restored, Str
             tables.delete(store, &planned.name, key);
         }
     }
-    Ok(survey.found(plan))
+    Ok((survey.found(plan), replaced))
 }
 
 /// Writes a session's state, marked with the version that is served. Room is reserved.

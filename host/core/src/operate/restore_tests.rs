@@ -96,7 +96,7 @@ fn table(core: &Core, name: &str, entries: &[(&str, &str)]) -> PlannedTable {
     let version = core.owners().get(name).map_or(0, |o| o.version);
     let planned = |v: &str| PlannedEntry { kept: (version, v.into()), given: None, until: None };
     let entries = entries.iter().map(|(k, v)| (k.as_bytes().to_vec(), planned(v))).collect();
-    PlannedTable { name: name.into(), owner: core.owners().get(name).copied(), entries }
+    PlannedTable { name: name.into(), owner: core.owners().get(name).copied(), entries, deletes: None }
 }
 
 /// Version and bytes of the state that a session stores; `None`: it stores none.
@@ -112,14 +112,14 @@ fn what_is_stored_is_what_the_code_writes() {
     let mut core = core(4, Limits::default());
     let all = [given(1, 1, "1a"), given(2, 1, "xb"), given(3, 1, "1c")];
     let planned = plan(&mut core, &all);
-    let done = core.restore(&planned).unwrap();
+    let (done, _) = core.restore(&planned).unwrap();
     assert_eq!((done.changed, done.unchanged), (3, 0));
     assert_eq!(stored(&core, 2), Some((1, "1b".into())), "written by the code");
     assert_eq!(core.services()[0].stored, BTreeMap::from([(1, 3)]));
     core.handle(Input::Commit);
     let none = GivenState { state: None, ..given(1, 0, "") };
     let planned = plan(&mut core, &[none, given(2, 1, "1b"), given(3, 1, "1z")]);
-    let done = core.restore(&planned).unwrap();
+    let (done, _) = core.restore(&planned).unwrap();
     assert_eq!((done.changed, done.unchanged), (2, 1));
     assert_eq!((stored(&core, 1), stored(&core, 4)), (None, None));
     assert_eq!((core.store().count(Kind::State), &core.services()[0].stored), (2, &BTreeMap::from([(1, 2)])));
@@ -163,7 +163,7 @@ fn a_quarantined_session_waits_with_what_was_put_back() {
     assert_eq!(core.check_state(&given(1, 1, "!a"), &mut Builds::new()), Checked::Stays);
     assert!(matches!(core.check_state(&given(1, 1, "!b"), &mut Builds::new()), Checked::Unreadable(_)));
     let planned = plan(&mut core, &[given(1, 1, "1a")]);
-    let done = core.restore(&planned).unwrap();
+    let (done, _) = core.restore(&planned).unwrap();
     assert_eq!((done.changed, done.quarantined, done.quarantined_ids), (1, 1, vec![1]));
     assert_eq!(core.quarantined("l"), 2);
     assert_eq!(core.release(1), Ok(()));
@@ -184,7 +184,7 @@ fn versions_follow_the_build_that_serves() {
     assert_eq!(core.restore(&first).unwrap_err(), MEANWHILE);
     // A state that is stored as it was given stays, in the version that it has.
     let again = plan(&mut core, &[given(1, 1, "1a"), given(2, 1, "1b")]);
-    let done = core.restore(&again).unwrap();
+    let (done, _) = core.restore(&again).unwrap();
     assert_eq!((done.changed, done.unchanged), (1, 1));
     assert_eq!((stored(&core, 1), stored(&core, 2)), (Some((1, "1a".into())), Some((2, "2b".into()))));
     let entry =
@@ -242,7 +242,7 @@ fn a_survey_in_slices_finds_the_same() {
         }
         assert!(slices >= 80 / items, "{slices} slices of {items}");
         core.has_room(&plan, &survey).unwrap();
-        let done = core.restore(&plan).unwrap();
+        let (done, _) = core.restore(&plan).unwrap();
         assert_eq!(survey.found(&plan), done);
         // Plan and table share the multiples of 6 below 60, which are 10 of 30 keys.
         assert_eq!(done.tables["free"], RestoredTable { put: 20, deleted: 20, unchanged: 10 });
@@ -251,7 +251,7 @@ fn a_survey_in_slices_finds_the_same() {
             (core.tables().count("free"), core.tables().count("owned"), core.tables().len()),
             (30, 5, 2)
         );
-        let again = core.restore(&plan).unwrap();
+        let (again, _) = core.restore(&plan).unwrap();
         assert_eq!((again.changed, again.unchanged, again.tables["free"].unchanged), (0, 20, 30));
     }
 }
@@ -274,7 +274,7 @@ fn limits_hold_for_all_of_it() {
             .map(|(name, entries)| {
                 let planned = |v: &str| PlannedEntry { kept: (0, v.into()), given: None, until: None };
                 let entries = entries.iter().map(|(k, v)| (k.as_bytes().to_vec(), planned(v))).collect();
-                PlannedTable { name: (*name).into(), owner: None, entries }
+                PlannedTable { name: (*name).into(), owner: None, entries, deletes: None }
             })
             .collect(),
         ..Plan::default()

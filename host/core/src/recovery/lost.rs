@@ -19,6 +19,7 @@ pub(super) fn describe(erased: &Erased) -> String {
         Some(Kind::Socket) => of_session("its stream of WebSocket"),
         Some(Kind::Topics | Kind::Subscription) => of_session("the topics"),
         Some(Kind::Name) => of_session("a name that it holds"),
+        Some(Kind::Undo) => "what the last change of an operator replaced".into(),
         Some(Kind::Birth) => "the secret of the host".into(),
         Some(Kind::Terms) => format!("terms of session {key}"),
         Some(Kind::Quarantine) => of_session("the quarantine"),

@@ -190,6 +190,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             | Kind::Terms
             | Kind::Quarantine => recover_part(host, f),
             Kind::Library
+            | Kind::Undo
             | Kind::Ports
             | Kind::Served
             | Kind::Ledger

@@ -97,6 +97,8 @@ pub enum Kind {
     Terms = 34,
     /// Secret of the host, and the time when it began, as `effects/birth.rs` says; key: 0.
     Birth = 35,
+    /// Data that the last change of an operator replaced, as `operate/undo.rs` says; key: 0.
+    Undo = 36,
 }
 
 impl Kind {
@@ -141,7 +143,7 @@ impl Kind {
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
     pub fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
-        const ALL: [Kind; 35] = [
+        const ALL: [Kind; 36] = [
             Session,
             State,
             Input,
@@ -177,6 +179,7 @@ impl Kind {
             Expiring,
             Terms,
             Birth,
+            Undo,
         ];
         // The numbers count from 1, in the order of the list.
         ALL.get(usize::from(n).wrapping_sub(1)).copied()

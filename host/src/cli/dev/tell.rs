@@ -3,7 +3,7 @@
 use crate::admin::text::ledger_line;
 use crate::cli::output::print_text;
 use crate::cli::report::print_rehearsal;
-use crate::printable::one_line;
+use crate::printable::{event, one_line};
 use greenroom_core::ledger::{Outcome, Report};
 use std::io::{IsTerminal, stderr, stdout};
 use std::time::Duration;
@@ -125,9 +125,12 @@ fn print_line(text: &str, colour: Option<Colour>) {
     }
 }
 
-/// Prints a line to standard error, if somebody reads it. The host has escaped what is in it.
+/// Prints a line to standard error, if somebody reads it. The host has escaped what is in it, but a
+/// process that ends in the middle may have written anything.
 fn eprintln_line(text: &str, colour: Option<Colour>) {
     use std::io::Write;
+    let text = event(text, true);
+    let text = text.trim_end_matches('\n');
     let text = match colour {
         Some(colour) => format!("\x1b[{}m{text}\x1b[0m", colour as u8),
         None => text.to_owned(),

@@ -144,7 +144,7 @@ function ticks(root, width, height, begin, span, x) {
   const step = span <= 300_000 ? 60_000 : span <= 900_000 ? 180_000 : 600_000;
   const every = width < 500 ? step * 2 : step;
   for (let at = Math.ceil(begin / every) * every; at < begin + span; at += every) {
-    root.append(svg("text", { x: x(at), y: height - 6, "text-anchor": "middle" }, clock(at).slice(0, 5)));
+    root.append(svg("text", { x: Math.min(x(at), width - 22), y: height - 6, "text-anchor": "middle" }, clock(at).slice(0, 5)));
   }
 }
 

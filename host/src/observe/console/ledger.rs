@@ -3,7 +3,7 @@
 //! A page asks for what changed since a number. A line changes when its probation ends. The host is
 //! asked if a build has changed, if the console itself changed something, and each ten seconds.
 
-use crate::observe::questions::{Questions, locked};
+use crate::observe::questions::{Questions, locked, try_locked};
 use crate::protocol::admin::LedgerLine;
 use crate::protocol::status::Status;
 use serde::Serialize;
@@ -20,7 +20,11 @@ const LINES_MAX: usize = 300;
 
 /// The ledger.
 #[derive(Default)]
-pub(super) struct ShownLedger(Mutex<LedgerState>);
+pub(super) struct ShownLedger {
+    state: Mutex<LedgerState>,
+    /// Held while the host is asked.
+    asks: Mutex<()>,
+}
 
 #[derive(Default)]
 struct LedgerState {
@@ -46,7 +50,7 @@ pub(super) struct LedgerChanges {
 impl ShownLedger {
     /// Has the next page ask the host.
     pub(super) fn forget(&self) {
-        locked(&self.0).asked_at = None;
+        locked(&self.state).asked_at = None;
     }
 
     /// Lines that have changed since this number.
@@ -57,12 +61,19 @@ impl ShownLedger {
         number: u64,
     ) -> Result<LedgerChanges, String> {
         let builds: Vec<_> = status.services.iter().map(|s| (s.name.clone(), s.generation)).collect();
-        let mut state = locked(&self.0);
-        if state.is_due(&builds) {
+        // A worker that does not answer would keep all pages waiting. One page asks, and the others
+        // go on with the lines before.
+        let answers = status.host.worker == "serving" && status.host.stalled.is_none();
+        if answers
+            && locked(&self.state).is_due(&builds)
+            && let Some(_asks) = try_locked(&self.asks)
+        {
             let lines = questions.history()?;
+            let mut state = locked(&self.state);
             state.take(&lines);
             (state.asked_at, state.builds) = (Some(Instant::now()), builds);
         }
+        let state = locked(&self.state);
         // A number of an observer before this one: all lines are new.
         let number = if number > state.last { 0 } else { number };
         let lines = state.lines.iter().filter(|(n, _)| *n > number).map(|(_, line)| line.clone());

@@ -30,6 +30,7 @@ use crate::clock::unix_ms;
 use crate::observe::http::{Lines, Method, Request, Response};
 use crate::observe::questions::Questions;
 use crate::protocol::admin::{AdminCommand, Reply};
+use crate::protocol::selection::Selection;
 use actions::Action;
 use ledger::ShownLedger;
 use order::Order;
@@ -169,7 +170,8 @@ impl Console {
         let text = self.questions.in_a_place(|| {
             let mut text = String::new();
             let mut is_long = false;
-            let command = AdminCommand::Dump { service: None, session: Some(id), strings: true };
+            let of = Box::new(Selection { sessions: vec![id], ..Selection::default() });
+            let command = AdminCommand::Dump { of, strings: true, lines: false };
             self.questions.call(&command, |reply| {
                 if let Reply::Text(piece) = reply {
                     is_long |= text.len() + piece.len() > STATE_BYTES_MAX;

@@ -6,7 +6,7 @@
 
 use crate::observe::console::order::Order;
 use crate::observe::console::rows::{Row, Rows, note_rates, row};
-use crate::observe::questions::{Questions, locked};
+use crate::observe::questions::{Questions, locked, try_locked};
 use crate::protocol::admin::{AdminCommand, Reply};
 use serde::Serialize;
 use std::collections::{BTreeSet, VecDeque};
@@ -123,18 +123,11 @@ impl SessionList {
         let (list, is_due) = locked(&self.state).ask();
         let _reads = match (list, is_due) {
             (Some(list), false) => return Ok(list),
-            (Some(list), true) => match self.reads.try_lock() {
-                Ok(reads) => reads,
-                Err(_) => return Ok(list),
+            (Some(list), true) => match try_locked(&self.reads) {
+                Some(reads) => reads,
+                None => return Ok(list),
             },
-            (None, _) => {
-                let reads = locked(&self.reads);
-                // Another request may have read it meanwhile.
-                if let (Some(list), false) = locked(&self.state).ask() {
-                    return Ok(list);
-                }
-                reads
-            }
+            (None, _) => try_locked(&self.reads).ok_or("the list is being read")?,
         };
         let (begun, before) = (Instant::now(), locked(&self.state).list.clone());
         let rows = questions.in_a_place(|| read(questions, before.as_deref()))?;
@@ -179,7 +172,7 @@ impl ListState {
 /// the rates.
 fn read(questions: &Questions, before: Option<&Listed>) -> Result<Rows, String> {
     let (mut rows, mut texts) = (Rows::new(), BTreeSet::new());
-    questions.call(&AdminCommand::Sessions, |reply| {
+    questions.call(&AdminCommand::Sessions { of: Box::default(), first: None }, |reply| {
         if let Reply::Sessions(lines) = reply {
             rows.extend(lines.into_iter().map(|line| row(line, &mut texts)));
         }

@@ -1,0 +1,192 @@
+//! Command `greenroom state diff`: the difference between two dumps, or a dump and now.
+//!
+//! States and entries are compared: what a restore would put back. Both dumps are read whole, so
+//! memory is O(both).
+
+use crate::admin::client::call;
+use crate::cli::dump_file::{Dumped, open};
+use crate::cli::output::{CommandFailure, json_line, print_text};
+use crate::cli::state_edit::in_lines;
+use crate::printable::one_line;
+use crate::protocol::admin::{AdminCommand, Reply};
+use crate::protocol::selection::Selection;
+use clap::Args;
+use greenroom_state::difference::{FieldDifference, differences};
+use greenroom_state::dump::DumpedEntry;
+use greenroom_state::dump_lines::DumpLine;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+/// Most fields that are told of one state or entry.
+const FIELDS_MAX: usize = 50;
+
+// Doc comments of the fields are the help text of the command line.
+#[derive(Args)]
+pub(super) struct Diff {
+    /// A dump, as a document or as lines; -: standard input
+    before: PathBuf,
+    /// A later dump; none: what the host holds now
+    after: Option<PathBuf>,
+    /// Exit with 1 if anything differs
+    #[arg(long)]
+    exit_code: bool,
+    /// JSON, a line for each difference
+    #[arg(long)]
+    json: bool,
+}
+
+/// States and entries of a dump, by what they are of.
+#[derive(Default)]
+struct Contents {
+    sessions: BTreeMap<u64, (String, u32, Value)>,
+    tables: BTreeMap<String, BTreeMap<String, DumpedEntry>>,
+    /// Whether it has all sessions, and all tables; else those that it lacks are not missing.
+    services: Vec<String>,
+}
+
+/// Difference of one session or entry.
+#[derive(Serialize)]
+struct Difference<'a> {
+    /// Word for the difference: `new`, `gone` or `changed`.
+    change: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    table: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a Value>,
+    fields: Vec<FieldDifference>,
+}
+
+impl Diff {
+    /// Runs the command.
+    pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
+        let before = Contents::of_file(&self.before)?;
+        let after = match &self.after {
+            Some(file) => Contents::of_file(file)?,
+            None => Contents::of_host(dir, &before)?,
+        };
+        let mut differs = false;
+        compare(&before, &after, &mut |difference| {
+            differs = true;
+            print_text(&if self.json { json_line(&difference) } else { in_words(&difference) });
+        });
+        match differs && self.exit_code {
+            true => Err(CommandFailure::Failed(String::new())),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A difference, told to people: a line, and one for each field.
+fn in_words(d: &Difference<'_>) -> String {
+    let what = match (d.session, d.table, d.key) {
+        (Some(id), ..) => format!("session {id} of {}", d.service.unwrap_or_default()),
+        (_, Some(table), Some(key)) => format!("table {table}, key {}", one_line(&key.to_string())),
+        _ => String::new(),
+    };
+    format!("{what}: {}\n{}", d.change, in_lines(&d.fields, "  "))
+}
+
+/// Calls `each` with all differences: sessions by their numbers, then entries by tables and keys.
+fn compare(before: &Contents, after: &Contents, each: &mut dyn FnMut(Difference<'_>)) {
+    let ids =
+        before.sessions.keys().chain(after.sessions.keys().filter(|id| !before.sessions.contains_key(id)));
+    for id in ids {
+        let (b, a) = (before.sessions.get(id), after.sessions.get(id));
+        let service = a.or(b).map(|(service, ..)| service.as_str());
+        let state = |s: &(String, u32, Value)| s.2.clone();
+        let is_same = matches!((b, a), (Some(b), Some(a)) if b.1 == a.1 && b.2 == a.2);
+        if !is_same {
+            let (change, fields) = told(b.map(state), a.map(state));
+            each(Difference { change, session: Some(*id), service, table: None, key: None, fields });
+        }
+    }
+    let none = BTreeMap::new();
+    for table in before.tables.keys().chain(after.tables.keys().filter(|t| !before.tables.contains_key(*t))) {
+        let (b, a) = (before.tables.get(table).unwrap_or(&none), after.tables.get(table).unwrap_or(&none));
+        for key in b.keys().chain(a.keys().filter(|key| !b.contains_key(*key))) {
+            let (b, a) = (b.get(key), a.get(key));
+            if b != a {
+                let value = |e: &DumpedEntry| e.value.clone();
+                let (change, fields) = told(b.map(value), a.map(value));
+                let key = a.or(b).map(|e| &e.key);
+                each(Difference { change, session: None, service: None, table: Some(table), key, fields });
+            }
+        }
+    }
+}
+
+/// Word for a difference, and its fields, if both sides have a value.
+fn told(before: Option<Value>, after: Option<Value>) -> (&'static str, Vec<FieldDifference>) {
+    match (before, after) {
+        (Some(before), Some(after)) => ("changed", differences(&before, &after, FIELDS_MAX)),
+        (None, _) => ("new", Vec::new()),
+        (_, None) => ("gone", Vec::new()),
+    }
+}
+
+impl Contents {
+    fn of_file(file: &Path) -> Result<Contents, CommandFailure> {
+        let (name, from) = open(file)?;
+        let read = Dumped::read(from).and_then(Contents::of_dump);
+        read.map_err(|why| CommandFailure::Failed(format!("{name}: {why}")))
+    }
+
+    /// Dump of the host, of the one service alone if the dump before is of one.
+    fn of_host(dir: &Path, before: &Contents) -> Result<Contents, CommandFailure> {
+        let service =
+            Some(before.services.clone()).filter(|all| all.len() == 1).and_then(|mut all| all.pop());
+        let of = Box::new(Selection { service, ..Selection::default() });
+        let mut text = Vec::new();
+        call(dir, &AdminCommand::Dump { of, strings: false, lines: true }, |reply| {
+            if let Reply::Text(piece) = reply {
+                text.extend(piece.into_bytes());
+            }
+        })?;
+        let read = Dumped::read(Box::new(Cursor::new(text))).and_then(Contents::of_dump);
+        read.map_err(|why| CommandFailure::Failed(format!("the host's dump: {why}")))
+    }
+
+    fn of_dump(dump: Dumped) -> Result<Contents, String> {
+        let mut contents = Contents::default();
+        match dump {
+            Dumped::Whole(dump) => {
+                contents.services = dump.services.into_keys().collect();
+                dump.sessions
+                    .into_iter()
+                    .for_each(|s| contents.session(s.id, s.service, s.state_version, s.state));
+                for (table, entries) in dump.tables {
+                    entries.into_iter().for_each(|entry| contents.entry(&table, entry));
+                }
+            }
+            Dumped::Lines(head, lines) => {
+                contents.services = head.services.into_keys().collect();
+                for line in lines {
+                    match line? {
+                        DumpLine::Session(s) => contents.session(s.id, s.service, s.state_version, s.state),
+                        DumpLine::Entry { table, entry } => contents.entry(&table, entry),
+                        DumpLine::Dump(_) | DumpLine::Table { .. } | DumpLine::End { .. } => {}
+                    }
+                }
+            }
+        }
+        Ok(contents)
+    }
+
+    fn session(&mut self, id: u64, service: String, version: u32, mut state: Value) {
+        greenroom_state::json::untag_integers(&mut state);
+        self.sessions.insert(id, (service, version, state));
+    }
+
+    fn entry(&mut self, table: &str, mut entry: DumpedEntry) {
+        greenroom_state::json::untag_integers(&mut entry.value);
+        let key = entry.key.to_string();
+        self.tables.entry(table.to_owned()).or_default().insert(key, entry);
+    }
+}

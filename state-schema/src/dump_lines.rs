@@ -1,0 +1,153 @@
+//! Dump as lines of JSON, for programs that read it piece by piece (`state dump --ndjson`).
+//!
+//! | line | holds |
+//! | --- | --- |
+//! | `{"dump": {"format": 1, "taken_at": …, "services": …}}` | the head, first |
+//! | `{"session": {…}}` | a session, as in a dump |
+//! | `{"table": {"name": …}}` | a table begins, perhaps without an entry |
+//! | `{"entry": {"table": …, "key": …, "value": …}}` | an entry of a table |
+//! | `{"end": {"sessions": 2, "entries": 3}}` | the last line: nothing was cut off |
+//!
+//! Lines may be left out and changed by a filter. Memory is that of one line, for writer and
+//! reader.
+
+use crate::dump::{DumpedEntry, DumpedService, DumpedSession, FORMAT};
+use crate::nesting::parse;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, Write};
+
+/// Line of a dump.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DumpLine {
+    /// Head of the dump.
+    Dump(DumpHead),
+    /// Session.
+    Session(Box<DumpedSession>),
+    /// Begin of a table.
+    Table {
+        /// Name of the table.
+        name: String,
+    },
+    /// Entry of a table.
+    Entry {
+        /// Name of the table.
+        table: String,
+        /// Entry.
+        #[serde(flatten)]
+        entry: DumpedEntry,
+    },
+    /// End of the dump, with the number of what was written.
+    End {
+        /// Sessions.
+        sessions: u64,
+        /// Entries.
+        entries: u64,
+    },
+}
+
+/// Head of a dump.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DumpHead {
+    /// Version of the format: [`FORMAT`].
+    pub format: u32,
+    /// Time it was begun, RFC 3339.
+    pub taken_at: String,
+    /// The services by name.
+    pub services: BTreeMap<String, DumpedService>,
+}
+
+/// Writes a line.
+pub fn write(out: &mut impl Write, line: &DumpLine) -> io::Result<()> {
+    // A number that no float is stays as it is: lines are never read back through a map.
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    out.write_all(&text)
+}
+
+/// Lines of a dump, read one after the other. The first error is the last item.
+pub struct Reader<R> {
+    from: R,
+    line: Vec<u8>,
+    number: u64,
+    has_ended: bool,
+}
+
+/// Whether a line is the head of a dump in lines: it is read then.
+pub fn head(line: &[u8]) -> Option<Result<DumpHead, String>> {
+    match parse::<DumpLine>(line) {
+        Ok(DumpLine::Dump(head)) if head.format != FORMAT => Some(Err(format!(
+            "format {} is not known to this version, which reads format {FORMAT}",
+            head.format
+        ))),
+        Ok(DumpLine::Dump(head)) => Some(Ok(head)),
+        _ => None,
+    }
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Reads what follows the head.
+    pub fn behind_head(from: R) -> Reader<R> {
+        Reader { from, line: Vec::new(), number: 1, has_ended: false }
+    }
+}
+
+impl<R: BufRead> Iterator for Reader<R> {
+    type Item = Result<DumpLine, String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.has_ended {
+            return None;
+        }
+        self.line.clear();
+        self.number += 1;
+        let number = self.number;
+        let read = match self.from.read_until(b'\n', &mut self.line) {
+            Ok(0) => Err("the dump was cut off: its last line is no {\"end\": …}".to_owned()),
+            Ok(_) => parse(&self.line).map_err(|e| format!("not a dump: line {number}: {e}")),
+            Err(e) => Err(format!("line {number} can't be read: {e}")),
+        };
+        self.has_ended = !matches!(
+            read,
+            Ok(DumpLine::Dump(_) | DumpLine::Session(_) | DumpLine::Table { .. } | DumpLine::Entry { .. })
+        );
+        Some(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn sample() -> Vec<DumpLine> {
+        let head = DumpHead { format: FORMAT, taken_at: "now".into(), services: BTreeMap::new() };
+        let value = json!({"n": 18446744073709551615u64, "f": 0.1});
+        let entry = DumpedEntry { key: json!("k"), value, version: Some(2), until_ms: None };
+        vec![
+            DumpLine::Dump(head),
+            DumpLine::Table { name: "t".into() },
+            DumpLine::Entry { table: "t".into(), entry },
+            DumpLine::End { sessions: 0, entries: 1 },
+        ]
+    }
+
+    #[test]
+    fn lines_are_read_as_they_were_written() {
+        let mut text = Vec::new();
+        sample().iter().for_each(|line| write(&mut text, line).unwrap());
+        let first = text.iter().position(|b| *b == b'\n').unwrap() + 1;
+        assert!(head(&text[..first]).unwrap().is_ok());
+        let read: Result<Vec<_>, _> = Reader::behind_head(&text[first..]).collect();
+        assert_eq!(read.unwrap(), sample()[1..]);
+        // Without its last line it was cut off.
+        let end = text[..text.len() - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1;
+        let read: Result<Vec<_>, _> = Reader::behind_head(&text[first..end]).collect();
+        assert!(read.unwrap_err().contains("cut off"));
+        let read: Result<Vec<_>, _> = Reader::behind_head(&b"{\"entry\": 1}\n"[..]).collect();
+        assert!(read.unwrap_err().starts_with("not a dump: line 2: "));
+        assert!(head(b"{\"format\": 1,\n").is_none());
+        assert!(head(br#"{"dump": {"format": 9, "taken_at": "", "services": {}}}"#).unwrap().is_err());
+    }
+}
