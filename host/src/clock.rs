@@ -9,13 +9,6 @@ pub fn now_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Nanoseconds on CLOCK_MONOTONIC as of the last tick of the kernel, 1 to 10 ms ago at most. Costs
-/// a few instructions.
-pub fn coarse_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
-
 /// Nanoseconds since 1970, UTC; 0 if the machine's clock is set to an earlier time.
 pub fn unix_ns() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)

@@ -54,7 +54,7 @@ use crate::service::canary_terms::CanaryTerms;
 use crate::service::convert::{Reread, value_for};
 use crate::service::offer::{Build, Offer, Serving};
 use crate::service::probation::Probation;
-use crate::service::registry::Service;
+use crate::service::registry::{Service, Traffic};
 use crate::session::blocked::Blocked;
 use crate::session::quarantine::BlockedAction;
 use crate::session::table::Sessions;
@@ -213,6 +213,17 @@ impl Core {
     /// Lends each limit reached since the last call to `each`, with how often it was reached.
     pub fn take_reached(&mut self, each: impl FnMut(Limit, u64)) {
         self.host.limits.take_reached(each);
+    }
+
+    /// Lends each kind of records whose bytes in the store have changed since the last call to
+    /// `each`, by its number, with the bytes.
+    pub fn take_store_bytes(&mut self, each: impl FnMut(usize, u64)) {
+        self.host.store.take_bytes_by_kind(each);
+    }
+
+    /// Returns the number of timers that are not due.
+    pub fn timers(&self) -> usize {
+        self.host.timers.len()
     }
 
     /// Returns the time by which the next pass is due, on the clock of [`Input::PassBegins`].
@@ -608,10 +619,10 @@ impl Core {
         self.host.jobs.hold();
     }
 
-    /// Sets a service's turns and faults to a predecessor's, before its build is adopted.
-    pub fn restore_counters(&mut self, service: ServiceId, turns: u64, faults: u64) {
+    /// Sets a service's counters to a predecessor's, before its build is adopted.
+    pub fn restore_counters(&mut self, service: ServiceId, turns: u64, faults: u64, traffic: Traffic) {
         if let Some(s) = self.host.services.get_mut(service) {
-            (s.turns, s.faults) = (turns, faults);
+            (s.turns, s.faults, s.traffic) = (turns, faults, traffic);
         }
     }
 

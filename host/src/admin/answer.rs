@@ -59,6 +59,7 @@ fn run(
 ) -> Result<(), Failure> {
     match command {
         AdminCommand::Status
+        | AdminCommand::Metrics
         | AdminCommand::Withhold(_)
         | AdminCommand::Upgrade { .. }
         | AdminCommand::Configure => {

@@ -73,7 +73,7 @@ impl<'a> Patient<'a> {
         let keeper = |e: &dyn std::fmt::Display| {
             format!("the host doesn't answer ({e}): its keeper is stopped, or the machine has no time for it")
         };
-        if matches!(self.command, AdminCommand::Status) {
+        if matches!(self.command, AdminCommand::Status | AdminCommand::Metrics) {
             return Some(keeper(&"silent for 5 s"));
         }
         let host = match status(self.path) {

@@ -239,7 +239,7 @@ fn take_in(stream: UnixStream, post: &Mailbox<Asked>) -> io::Result<()> {
         }
         return Ok(());
     }
-    let status = matches!(command, AdminCommand::Status);
+    let one_reply = matches!(command, AdminCommand::Status | AdminCommand::Metrics);
     let (answers, answered) = channel();
     post.post(Asked::OfKeeper(command, answers));
     let mut last = None;
@@ -247,11 +247,11 @@ fn take_in(stream: UnixStream, post: &Mailbox<Asked>) -> io::Result<()> {
         caller.say(&reply)?;
         last = Some(reply);
     }
-    // An answer without an end means that the loop stopped. `Status` is one reply and needs the
-    // end added.
+    // An answer without an end means that the loop stopped. An answer of one reply needs the end
+    // added.
     match last {
         Some(Reply::End | Reply::Error(_)) => Ok(()),
-        Some(_) if status => caller.say(&Reply::End),
+        Some(_) if one_reply => caller.say(&Reply::End),
         _ => caller.say(&Reply::Error("the host is stopping".into())),
     }
 }

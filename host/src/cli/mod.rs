@@ -26,6 +26,7 @@ mod handshaker;
 mod history;
 mod host_user;
 mod manual;
+mod metrics;
 mod new;
 mod observer;
 mod output;
@@ -86,6 +87,8 @@ enum Command {
     Canary(canary::Canary),
     /// Show the host and its services
     Status(status::StatusArgs),
+    /// Show all figures, as Prometheus and its kin collect them
+    Metrics(metrics::MetricsArgs),
     /// Show the host on this terminal, as it is now
     Top(top::Top),
     /// List the sessions
@@ -159,6 +162,7 @@ pub fn run() -> ExitCode {
         Command::Rollback(rollback) => rollback.run(&dir),
         Command::Canary(canary) => canary.run(&dir),
         Command::Status(status) => status.run(&dir),
+        Command::Metrics(metrics) => metrics.run(&dir),
         Command::Top(top) => top.run(&dir),
         Command::Sessions(sessions) => sessions.run(&dir),
         Command::Check(check) => check.run(),

@@ -93,6 +93,8 @@ pub(super) struct Acceptor {
     rests_until: Option<Instant>,
     /// Time and reason of the first failure in a row, so that only the first one is logged.
     failed: Option<(Instant, Failing)>,
+    /// Connections accepted so far.
+    accepts: u64,
 }
 
 impl Acceptor {
@@ -153,10 +155,13 @@ impl Acceptor {
             match self.listeners.accept(index) {
                 // The port was closed after the event.
                 None => return,
-                Some(Ok((fd, endpoint))) => match &tls {
-                    Some(service) => self.handshakes.begin(fd, endpoint, service.clone()),
-                    None => accepted.keys.push(self.connections.add(fd, endpoint).0),
-                },
+                Some(Ok((fd, endpoint))) => {
+                    self.accepts += 1;
+                    match &tls {
+                        Some(service) => self.handshakes.begin(fd, endpoint, service.clone()),
+                        None => accepted.keys.push(self.connections.add(fd, endpoint).0),
+                    }
+                }
                 Some(Err(e)) => match e.kind() {
                     // The queue is empty: the next connection causes an edge.
                     ErrorKind::WouldBlock => return,
@@ -187,6 +192,11 @@ impl Acceptor {
         }
         self.accept_again.insert(index);
         self.rests_until = Some(Instant::now() + ACCEPT_REST);
+    }
+
+    /// Connections accepted so far.
+    pub(super) fn accepts(&self) -> u64 {
+        self.accepts
     }
 
     /// Reason why connections are not accepted. `None`: they are.

@@ -19,6 +19,7 @@ impl Keeper {
     pub(super) fn answer(&mut self, command: AdminCommand, answers: Answers) {
         match command {
             AdminCommand::Status => _ = answers.send(Reply::Status(Box::new(self.status()))),
+            AdminCommand::Metrics => _ = answers.send(Reply::Metrics(Box::new(self.metrics()))),
             AdminCommand::Withhold(of) => _ = answers.send(self.withhold(&of)),
             AdminCommand::Upgrade { binary } => self.begin_upgrade(binary, answers),
             other => {

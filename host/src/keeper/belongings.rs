@@ -59,6 +59,11 @@ impl Belongings {
         state.missing.iter().cloned().chain(copies).collect()
     }
 
+    /// Number of private copies of each library, by the watched path.
+    pub(super) fn held(&self) -> Vec<(PathBuf, usize)> {
+        self.state().builds.held().map(|(path, copies)| (path.to_path_buf(), copies)).collect()
+    }
+
     /// Times that files were made anew since the host started, by kind.
     pub(super) fn made_anew(&self) -> BTreeMap<String, u64> {
         self.state().made.clone()

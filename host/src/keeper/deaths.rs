@@ -12,6 +12,7 @@
 
 use crate::keeper::phase::Phase;
 use crate::memory::board_layout::Running;
+use crate::memory::histogram::Histogram;
 use crate::memory::reading::Reading;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -70,6 +71,23 @@ impl Ended {
     }
 }
 
+/// Kind of the end of a worker that another one followed.
+#[derive(Debug, Clone, Copy, Default)]
+enum TakeoverCause {
+    /// Handover that the keeper asked for.
+    #[default]
+    Handover,
+    /// Death by its own doing.
+    Crash,
+    /// Kill from outside.
+    Kill,
+    /// End by the watchdog.
+    Stall,
+}
+
+/// Names of the causes, in their order.
+const CAUSES: [&str; 4] = ["handover", "crash", "kill", "stall"];
+
 /// Deaths and failed starts, in a row or the last one.
 #[derive(Default)]
 pub(super) struct Deaths {
@@ -89,6 +107,11 @@ pub(super) struct Deaths {
     handed_over: bool,
     /// Time of the first end of a process since one served: from then on no worker serves.
     gap_since: Option<Instant>,
+    /// Cause of the last end of a process, and takeovers by it.
+    cause: TakeoverCause,
+    takeovers: [u64; CAUSES.len()],
+    /// Times without a worker.
+    gaps: Histogram,
 }
 
 impl Deaths {
@@ -113,9 +136,25 @@ impl Deaths {
         self.handed_over
     }
 
-    /// Notes whether a process that has ended has handed over.
+    /// Takeovers so far, by cause.
+    pub(super) fn takeovers(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        CAUSES.into_iter().zip(self.takeovers)
+    }
+
+    /// Times without a worker so far.
+    pub(super) fn gaps(&self) -> &Histogram {
+        &self.gaps
+    }
+
+    /// Notes whether a process that has ended has handed over, and the kind of its end.
     pub(super) fn note_end(&mut self, ended: &Ended) {
         self.handed_over = ended.handed_over();
+        self.cause = match ended.cause() {
+            _ if self.handed_over => TakeoverCause::Handover,
+            _ if ended.board.stalled_ms().is_some() => TakeoverCause::Stall,
+            (_, true) => TakeoverCause::Crash,
+            (_, false) => TakeoverCause::Kill,
+        };
     }
 
     /// Begins the time without a worker, unless it has begun.
@@ -129,7 +168,10 @@ impl Deaths {
         // The process knows of the crash from its first message, so the next one need not hear of
         // the same crash.
         (self.failures, self.crashed) = (0, false);
-        self.gap_since.take().map(|at| at.elapsed())
+        let gap = self.gap_since.take()?.elapsed();
+        self.takeovers[self.cause as usize] += 1;
+        self.gaps.note(gap.as_nanos() as u64);
+        Some(gap)
     }
 
     /// Notes the reason why the process cannot start.

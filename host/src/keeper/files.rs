@@ -7,7 +7,7 @@
 use crate::plugin::watch::{SettingsFiles, WatchNews};
 use crate::protocol::status::FileStatus;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -71,6 +71,11 @@ impl LibraryFiles {
             file.refused = None;
         }
         file.runs = Some((library, build));
+    }
+
+    /// Name of the library that a file is of, as of the build that runs.
+    pub(super) fn library(&self, path: &Path) -> Option<&str> {
+        self.files.get(path)?.runs.as_ref().map(|(library, _)| library.as_str())
     }
 
     /// Notes that a file was refused.

@@ -23,6 +23,7 @@
 //! | `stop`, `stop_steps` | the end of the host |
 //! | `stalls` | what the worker is busy with |
 //! | `failing` | parts of the host that fail |
+//! | `metrics` | figures that operators collect |
 //! | `service_manager`, `service_news` | what systemd is told |
 //! | `deadlines` | deadlines of all parts |
 //!
@@ -56,6 +57,7 @@ mod handshakes;
 mod listeners;
 mod made_connections;
 mod memory_files;
+mod metrics;
 mod observer_process;
 pub mod options;
 mod orphans;

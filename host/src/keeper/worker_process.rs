@@ -171,7 +171,7 @@ impl WorkerProcess {
 
     /// Reads the counters and the services, also those of a dead process. If the board holds no
     /// readable text, the services that were read before stay. Costs a copy of the whole board,
-    /// about 564 KiB.
+    /// about 848 KiB.
     pub(super) fn read_board(&mut self) -> Reading {
         let board = Reading::of(self.memory.board());
         if let Some(services) = board_text::read(&board) {

@@ -5,8 +5,8 @@
 //!
 //! Every word is 8 bytes in the machine's order, and is written whole. A call of a handler costs
 //! eight stores, and one more for each turn, and no system call. A pass costs two stores, and one
-//! for each of its stages. A reader outside the process copies the file and may see words of
-//! different moments: counters are for people.
+//! for each of its stages. [`super::board_figures`] adds some. A reader outside the process copies
+//! the file and may see words of different moments: counters are for people.
 //!
 //! After a death the beat is exact, as a dead process's stores stand. The odd sequence number is
 //! stored last at the begin of a call. If the number is odd, the other words are whole.
@@ -16,9 +16,10 @@
 
 use crate::memory::board_layout::{
     ACTIONS, BYTES, COUNTERS, CRASHED, DONE, GENERATION, JOBS, LIMITS, LONGEST_MS, LOOKED_AT, PASS, PASS_AT,
-    PLACE, PLACE_BYTES, PLACE_BYTES_MAX, PLACE_MARK, RUN, Running, SEEN_AT, SEEN_MARK, SEQ, SERVICES_MAX,
-    SESSION, STAGE, STALLED_MS, TEXT, TEXT_BYTES, TEXT_BYTES_MAX, TEXT_VERSION, TURN, WHAT, mark, running,
+    PLACE, PLACE_BYTES, PLACE_BYTES_MAX, PLACE_MARK, RUN, Running, SEEN_AT, SEEN_MARK, SEQ, SESSION, STAGE,
+    STALLED_MS, TEXT, TEXT_BYTES, TEXT_BYTES_MAX, TEXT_VERSION, TURN, WHAT, mark, running,
 };
+use crate::memory::figures_layout::{SERVICES_MAX, Times};
 use crate::memory::stage::Stage;
 use crate::sys::crash_thread;
 use crate::sys::mapping::Mapping;
@@ -48,7 +49,14 @@ impl Board {
         for word in RUN.into_iter().chain([TEXT_VERSION, TEXT_BYTES]).chain(JOBS..PASS) {
             board.words[word].store(0, Ordering::Relaxed);
         }
+        board.open_figures();
         Ok(board)
+    }
+
+    /// All words, for [`super::board_figures`].
+    #[inline]
+    pub(super) fn words(self) -> &'static [AtomicU64; BYTES / 8] {
+        self.words
     }
 
     /// Has the thread of a crash noted here from now on. The calling thread is the loop's. Without
@@ -171,9 +179,14 @@ impl Board {
         self.words[PASS].store(seq | 1, Ordering::Release);
     }
 
-    /// Notes that the loop is about to wait.
+    /// Notes that the loop is about to wait, and for how long the pass went on. `now_ns` is asked
+    /// only if one has begun.
     #[inline]
-    pub fn pass_ends(self) {
+    pub fn pass_ends(self, now_ns: impl FnOnce() -> u64) {
+        let begun_ns = self.words[PASS_AT].load(Ordering::Relaxed);
+        if begun_ns > 0 {
+            self.took(Times::Pass, now_ns().saturating_sub(begun_ns));
+        }
         self.words[PASS_AT].store(0, Ordering::Relaxed);
         let seq = self.words[PASS].load(Ordering::Relaxed);
         self.words[PASS].store(seq + (seq & 1), Ordering::Release);

@@ -13,7 +13,9 @@
 //! | behind those | three counts of jobs for each service: running, waiting, begin of the oldest |
 //! | behind those | the pass: its sequence number, its stage, the longest one |
 //! | behind those | the place of the action that stalls, in words |
+//! | from the next page on | the figures, as [`super::figures_layout`] has them |
 
+use crate::memory::figures_layout::{FIGURE_WORDS, SERVICES_MAX};
 use greenroom_core::limits::names::Limit;
 use std::time::Duration;
 
@@ -49,8 +51,6 @@ pub(super) const LOOKED_AT: usize = 13;
 pub(super) const PASS_AT: usize = 14;
 /// First counter of the first service.
 pub(super) const COUNTERS: usize = 16;
-/// Services with counters. Further ones are served, and not counted here.
-pub(super) const SERVICES_MAX: usize = 1024;
 /// First word of the text.
 pub(super) const TEXT: usize = COUNTERS + 3 * SERVICES_MAX;
 /// Longest text, in bytes.
@@ -78,8 +78,10 @@ pub(super) const PLACE_BYTES_MAX: usize = 512;
 /// Words about what runs, which no successor must read.
 pub(super) const RUN: [usize; 8] =
     [SEQ, STALLED_MS, CRASHED, SEEN_MARK, LOOKED_AT, PASS_AT, PASS, PLACE_BYTES];
-/// Length of the file, in whole pages: 564 KiB.
-pub(super) const BYTES: usize = ((PLACE + PLACE_BYTES_MAX / 8) * 8).next_multiple_of(4096);
+/// First word of the figures.
+pub(super) const FIGURES: usize = ((PLACE + PLACE_BYTES_MAX / 8) * 8).next_multiple_of(4096) / 8;
+/// Length of the file, in whole pages: 848 KiB.
+pub(super) const BYTES: usize = ((FIGURES + FIGURE_WORDS) * 8).next_multiple_of(4096);
 const _: () = assert!(Limit::ALL.len() <= LIMITS_MAX);
 
 /// An action that was running.

@@ -2,9 +2,10 @@
 
 use crate::memory::board_layout::{
     BYTES, Busy, COUNTERS, CRASHED, DONE, JOBS, LIMITS, LONGEST_MS, LOOKED_AT, PASS_AT, PLACE, PLACE_BYTES,
-    PLACE_BYTES_MAX, PLACE_MARK, RUN, Running, SEEN_AT, SEEN_MARK, SEQ, SERVICES_MAX, STALLED_MS, TEXT,
-    TEXT_BYTES, TEXT_BYTES_MAX, TEXT_VERSION, mark, running,
+    PLACE_BYTES_MAX, PLACE_MARK, RUN, Running, SEEN_AT, SEEN_MARK, SEQ, STALLED_MS, TEXT, TEXT_BYTES,
+    TEXT_BYTES_MAX, TEXT_VERSION, mark, running,
 };
+use crate::memory::figures_layout::SERVICES_MAX;
 use crate::sys::crash_thread;
 use greenroom_core::limits::names::Limit;
 use std::io;
@@ -20,7 +21,7 @@ pub fn forget(fd: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The keeper's side: a copy of a board, which may be a dead worker's. Costs 564 KiB.
+/// The keeper's side: a copy of a board, which may be a dead worker's. Costs 848 KiB.
 #[derive(Default)]
 pub struct Reading {
     words: Vec<u64>,
@@ -45,6 +46,11 @@ impl Reading {
         }
         let words = bytes.chunks_exact(8).map(|w| u64::from_ne_bytes(std::array::from_fn(|i| w[i])));
         Reading { words: words.collect() }
+    }
+
+    /// All words, for [`super::board_figures`].
+    pub(super) fn words(&self) -> &[u64] {
+        &self.words
     }
 
     /// The action that was running. Exact if the process is dead.

@@ -57,6 +57,7 @@ pub(super) struct Request {
     pub(super) host: Option<String>,
     pub(super) origin: Option<String>,
     pub(super) authorization: Option<String>,
+    pub(super) accept: Option<String>,
     pub(super) body: Vec<u8>,
 }
 
@@ -155,6 +156,7 @@ fn head(bytes: &[u8]) -> Result<Option<(Request, usize, usize)>, Response> {
         host: header("host")?,
         origin: header("origin")?,
         authorization: header("authorization")?,
+        accept: header("accept")?,
         body: Vec::new(),
     };
     Ok(Some((request, len, body_len)))

@@ -11,19 +11,23 @@
 //! | [`guard`] | checks token, host and origin |
 //! | `questions` | asks the host, and keeps the answers for a moment |
 //! | `health` | `/healthz` and `/readyz` |
-//! | `metrics` | `/metrics` |
+//! | [`metrics`] | text of all figures, in two formats |
+//! | `families` | table of all metrics: names, labels, meaning, values |
+//! | `samples` | lines of a metric |
 //! | `console` | the page for operators |
 //!
 //! Each connection has one request and a thread, for a bounded time. Beyond [`CONNECTIONS_MAX`] a
 //! connection is refused at once, without a thread.
 
 mod console;
+mod families;
 pub mod guard;
 mod health;
 mod http;
-mod metrics;
+pub mod metrics;
 mod questions;
 mod routes;
+mod samples;
 
 use crate::protocol::link::{Link, Received};
 use crate::protocol::observer::{FromObserver, ToObserver};

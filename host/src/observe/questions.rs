@@ -6,6 +6,7 @@
 
 use crate::admin::client::{CallError, call, call_while};
 use crate::protocol::admin::{AdminCommand, LedgerLine, Reply};
+use crate::protocol::metrics::Metrics;
 use crate::protocol::status::Status;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -22,6 +23,7 @@ const ASKED_AT_ONCE: usize = 4;
 pub(super) struct Questions {
     runtime: PathBuf,
     status: Kept<Status>,
+    metrics: Kept<Metrics>,
     history: Kept<Vec<LedgerLine>>,
     /// Places of questions without a kept answer.
     places: Places,
@@ -33,6 +35,7 @@ impl Questions {
         Questions {
             runtime,
             status: Kept::default(),
+            metrics: Kept::default(),
             history: Kept::default(),
             places: Places::new(ASKED_AT_ONCE),
         }
@@ -48,6 +51,19 @@ impl Questions {
                 }
             })?;
             status.ok_or_else(|| "the host answered something else".to_owned())
+        })
+    }
+
+    /// All figures, at most half a second old. The error says why there are none.
+    pub(super) fn metrics(&self) -> Result<Arc<Metrics>, String> {
+        self.metrics.get(AGE_MAX, || {
+            let mut metrics = None;
+            self.call(&AdminCommand::Metrics, |reply| {
+                if let Reply::Metrics(m) = reply {
+                    metrics = Some(*m);
+                }
+            })?;
+            metrics.ok_or_else(|| "the host answered something else".to_owned())
         })
     }
 

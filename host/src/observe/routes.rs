@@ -2,9 +2,10 @@
 
 use crate::observe::console::{Console, ConsoleAnswer};
 use crate::observe::guard::Guard;
+use crate::observe::health;
 use crate::observe::http::{Method, Request, Response};
+use crate::observe::metrics::{MetricsFormat, render_as};
 use crate::observe::questions::Questions;
-use crate::observe::{health, metrics};
 use crate::protocol::observer::ObserverSettings;
 use std::io;
 use std::net::TcpStream;
@@ -36,7 +37,7 @@ impl Served {
             // Probes have no token, and learn nothing but a reason.
             "/healthz" => self.read(&request, |_| Ok(()), || health::health(&self.questions)),
             "/readyz" => self.read(&request, |_| Ok(()), || health::readiness(&self.questions)),
-            "/metrics" => self.read(&request, |r| self.guard.check_reader(r), || self.metrics()),
+            "/metrics" => self.read(&request, |r| self.guard.check_reader(r), || self.metrics(&request)),
             _ => match self.console_answer(&request) {
                 ConsoleAnswer::Whole(response) => response,
                 ConsoleAnswer::Change(action) => match &self.console {
@@ -66,9 +67,14 @@ impl Served {
         }
     }
 
-    fn metrics(&self) -> Response {
-        match self.questions.status() {
-            Ok(status) => Response::of(200, metrics::KIND, metrics::render(&status).into_bytes()),
+    /// Text of all figures, in the format that the scraper wants.
+    fn metrics(&self, request: &Request) -> Response {
+        let format = request.accept.as_deref().map_or(MetricsFormat::OpenMetrics, MetricsFormat::accepted_by);
+        match self.questions.metrics() {
+            Ok(figures) => {
+                let text = render_as(&figures, format);
+                Response::of(200, format.content_type(), text.into_bytes())
+            }
             Err(why) => Response::text(503, &why),
         }
     }

@@ -12,6 +12,7 @@
 
 use super::canary::{CanaryLine, CanaryWish};
 use super::data::{EntryQuery, Reached, Shown, TableLine};
+use super::metrics::Metrics;
 use super::selection::{First, Selection};
 use super::status::Status;
 use super::watch::{RecordHead, RecordOrder, RecordedTurn, TracedTurn};
@@ -33,6 +34,8 @@ pub const FRESH_WORKER: &str = "a fresh worker takes over and has room: try agai
 pub enum AdminCommand {
     /// Host and services.
     Status,
+    /// All figures that operators collect.
+    Metrics,
     /// A list of sessions.
     Sessions {
         /// The sessions.
@@ -172,7 +175,7 @@ impl AdminCommand {
     /// The process that serves this command.
     pub fn served_by(&self) -> ServedBy {
         match self {
-            Self::Status | Self::Withhold(_) | Self::Upgrade { .. } => ServedBy::Keeper,
+            Self::Status | Self::Metrics | Self::Withhold(_) | Self::Upgrade { .. } => ServedBy::Keeper,
             Self::Configure => ServedBy::KeeperThenWorker,
             Self::Sessions { .. }
             | Self::History
@@ -203,7 +206,12 @@ impl AdminCommand {
     /// nothing.
     pub fn is_repeatable(&self) -> bool {
         match self {
-            Self::Status | Self::Sessions { .. } | Self::History | Self::Await(_) | Self::Dump { .. } => true,
+            Self::Status
+            | Self::Metrics
+            | Self::Sessions { .. }
+            | Self::History
+            | Self::Await(_)
+            | Self::Dump { .. } => true,
             Self::Canaries | Self::Show(_) | Self::Tables | Self::Entries(_) => true,
             Self::Release(_)
             | Self::Close(_)
@@ -247,6 +255,7 @@ impl AdminCommand {
             | Self::Undo
             | Self::Upgrade { .. } => Some(STEP_MAX),
             Self::Status
+            | Self::Metrics
             | Self::Sessions { .. }
             | Self::History
             | Self::Release(_)
@@ -303,6 +312,8 @@ pub enum Piece {
 pub enum Reply {
     /// To [`AdminCommand::Status`].
     Status(Box<Status>),
+    /// To [`AdminCommand::Metrics`].
+    Metrics(Box<Metrics>),
     /// To [`AdminCommand::Sessions`], in slices.
     Sessions(Vec<SessionLine>),
     /// To a command with a selection: something that an operator should know of it.

@@ -9,6 +9,7 @@
 //! | [`data`] | data of sessions and tables in answers |
 //! | [`handshaker`] | messages of the process that does handshakes of TLS |
 //! | [`keeper`] | messages between keeper and worker |
+//! | [`metrics`] | the answer to `greenroom metrics` |
 //! | [`selection`] | which sessions an operator means |
 //! | [`observer`] | messages of the process that serves HTTP |
 //! | [`status`] | the answer to `greenroom status` |
@@ -22,6 +23,7 @@ pub mod found;
 pub mod handshaker;
 pub mod keeper;
 pub mod link;
+pub mod metrics;
 pub mod observer;
 pub mod selection;
 pub mod status;

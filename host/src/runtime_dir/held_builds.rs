@@ -51,6 +51,11 @@ impl HeldBuilds {
         self.copies.insert(library, held);
     }
 
+    /// Libraries by their watched paths, with the number of their copies.
+    pub fn held(&self) -> impl Iterator<Item = (&Path, usize)> {
+        self.copies.iter().map(|(path, copies)| (path.as_path(), copies.len()))
+    }
+
     /// Paths that no longer name the copy that is held. Costs two stats for each copy.
     pub fn missing(&self) -> BTreeSet<PathBuf> {
         self.copies.values().flatten().filter(|c| !c.is_in_place()).map(|c| c.path.clone()).collect()

@@ -76,6 +76,7 @@ mod udp_socket;
 mod watches;
 
 use crate::admin::server;
+use crate::clock::now_ns;
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::stage::Stage;
@@ -148,7 +149,7 @@ impl Worker {
     /// behind the send, so the pause of a commit does not delay answers that are ready.
     fn pass(&mut self) -> io::Result<()> {
         let board = self.shell.board;
-        board.pass_ends();
+        board.pass_ends(now_ns);
         self.wait()?;
         self.shell.begin_pass();
         self.read()?;

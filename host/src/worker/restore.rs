@@ -15,6 +15,7 @@ use crate::admin::query::{Answer, Restoring, Setting};
 use crate::admin::text::ledger_line;
 use crate::crash_points;
 use crate::crash_points::Point;
+use crate::memory::figures_layout::Times;
 use crate::worker::ledger::requester;
 use crate::worker::shell::Shell;
 use greenroom_core::core::Core;
@@ -130,14 +131,16 @@ fn commit(
     };
     let by = requester(by);
     // Before the commit, so that the line is part of it.
-    report.line = shell.ledger.add(&mut shell.core, &by, report.clone());
+    report.line = shell.add_line(&by, report.clone());
     if let Some(replaced) = undo {
         remember(shell, ReplacedData { line: report.line, ..replaced });
     }
     crash_points::pass(Point::PutBack);
     shell.core.handle(Input::Commit);
     if report.outcome == Outcome::Restored {
-        let pause_us = begun.elapsed().as_nanos() as f64 / 1000.0;
+        let pause = begun.elapsed();
+        shell.board.took(Times::Pause, pause.as_nanos() as u64);
+        let pause_us = pause.as_nanos() as f64 / 1000.0;
         report.pause_us = pause_us;
         // Commits the pause, which the ledger has by now.
         shell.ledger.amend(&mut shell.core, report.line, |r| r.pause_us = pause_us);

@@ -14,6 +14,7 @@ use crate::clock::{now_ns, unix_ns};
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::board::Board;
+use crate::memory::figures_layout::Gauge;
 use crate::plugin::prepare::Job;
 use crate::protocol::board_text;
 use crate::protocol::status::{CanaryStatus, JobsStatus, ServiceStatus};
@@ -33,6 +34,7 @@ use crate::worker::transfer::Sockets;
 use greenroom_core::core::Core;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
+use greenroom_core::ledger::Report;
 use std::path::Path;
 use std::time::Duration;
 
@@ -126,6 +128,9 @@ impl Shell {
             self.board.count(number, [s.sessions as u64, s.turns, s.faults]);
         }
         let board = self.board;
+        board.gauge(Gauge::StoreBytes, self.core.store().bytes() as u64);
+        board.gauge(Gauge::Timers, self.core.timers() as u64);
+        self.core.take_store_bytes(|kind, bytes| board.store_bytes(kind, bytes));
         self.core.take_reached(|limit, times| board.reached_times(limit, times));
     }
 
@@ -155,6 +160,16 @@ impl Shell {
     pub(super) fn send(&mut self) {
         self.sockets.send(&mut self.core, self.config.get());
         self.datagrams.send(&mut self.core, &mut self.sockets, &self.ports);
+        // Here, so that an idle service shows all that was sent.
+        for (number, s) in self.core.services().iter().enumerate() {
+            self.board.traffic(number, s.traffic);
+        }
+    }
+
+    /// Adds a line to the ledger, by [`Ledger::add`], and counts it. Returns its number.
+    pub(super) fn add_line(&mut self, by: &str, report: Report) -> u64 {
+        self.board.reported(&report);
+        self.ledger.add(&mut self.core, by, report)
     }
 
     /// Time that the poll may sleep; `None`: without limit. The next of these ends the sleep: a

@@ -55,6 +55,11 @@ impl Timers {
         self.by_deadline.first().map(|(at, _)| *at)
     }
 
+    /// Number of all timers that are not due. O(1).
+    pub(crate) fn len(&self) -> usize {
+        self.by_deadline.len()
+    }
+
     /// Timers of an owner that are not due. O(1).
     pub(crate) fn count(&self, owner: u64) -> usize {
         self.counts.get(&owner).copied().unwrap_or(0)

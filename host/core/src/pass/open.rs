@@ -138,6 +138,7 @@ pub(crate) fn open(
         return Err(refuse(host, &connection, Some(Limit::StoreBytesMax)));
     }
     host.services[service].count_session(id, true);
+    host.services[service].traffic.opened += 1;
     enter_framings(host, &session);
     // Inserted before its first turn, which may subscribe it, send to it and set timers for it.
     host.sessions.insert(slot, session);

@@ -64,6 +64,7 @@ pub(crate) fn received(pass: &mut Pass<'_>, slot: Slot, bytes: &[u8], assembly: 
     // Counted before the bytes run: the commit holds them as effects or as kept input. Recovery
     // compares this number with the kernel's.
     s.bytes_in += bytes.len() as u64;
+    host.services[s.service].traffic.bytes_in += bytes.len() as u64;
     if s.has_heard_all() {
         // Behind the end that an alert or a close frame told, bytes are of no meaning.
         return host.sessions.touch(slot);

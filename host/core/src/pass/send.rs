@@ -21,6 +21,10 @@ pub(crate) fn take_sendable(host: &mut HostState, into: &mut Vec<Slot>) {
 /// Books bytes of a session's output that the kernel took. `blocked`: it takes no more now. A
 /// session that was waiting for this goes on with the next pass; a draining one may be gone.
 pub(crate) fn sent(host: &mut HostState, slot: Slot, bytes: usize, blocked: bool) {
+    // Here, and not for a recovery: the board had counted what a predecessor sent.
+    if let Some(s) = host.sessions.get(slot) {
+        host.services[s.service].traffic.bytes_out += bytes as u64;
+    }
     output::sent(host, slot, bytes, blocked);
 }
 

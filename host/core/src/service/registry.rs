@@ -63,6 +63,17 @@ pub(crate) struct Canary {
     pub(crate) since_compared: u32,
 }
 
+/// Traffic of a service's sessions since the host started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Sessions opened.
+    pub opened: u64,
+    /// Bytes taken from peers.
+    pub bytes_in: u64,
+    /// Bytes that the kernel took for peers.
+    pub bytes_out: u64,
+}
+
 /// Service, with the builds that it points to and its counters.
 pub struct Service {
     /// Offer of the build that serves. If none does: of the last one, or empty after a takeover.
@@ -91,6 +102,8 @@ pub struct Service {
     /// Turns that failed, those that the previous build then ran included. A successor counts
     /// on.
     pub faults: u64,
+    /// Sessions opened, and bytes of their streams. A successor counts on.
+    pub traffic: Traffic,
     /// Sessions that hold a state of each version. A reload is judged by these versions, and a
     /// sweep ends by them. Versions without a session are not in the map.
     pub stored: BTreeMap<u32, usize>,
@@ -112,6 +125,7 @@ impl Service {
             sessions: 0,
             turns: 0,
             faults: 0,
+            traffic: Traffic::default(),
             stored: BTreeMap::new(),
         }
     }

@@ -130,8 +130,20 @@ impl Kind {
             )
     }
 
+    /// Returns the name of the kind for operators: `input_tail`.
+    pub fn name(self) -> String {
+        let mut name = String::new();
+        for letter in format!("{self:?}").chars() {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        name
+    }
+
     /// Returns the kind of a stored number; `None`: this build knows no such kind.
-    pub(crate) fn from_number(n: u8) -> Option<Kind> {
+    pub fn from_number(n: u8) -> Option<Kind> {
         use Kind::*;
         const ALL: [Kind; 37] = [
             Session,

@@ -14,12 +14,14 @@
 //! | `tail` | bytes that grow behind a record, in its block |
 //! | `promise` | blocks that a reservation still has |
 //! | `room` | room for records that are about to be written |
+//! | `bytes_by_kind` | bytes of the records of each kind |
 //! | `pins`, [`snapshot`] | a committed epoch, read from outside |
 //! | [`memory`] | the bytes that a store lies in |
 //! | `shared` | records shared by several others |
 //! | `host_records` | the host's own records |
 
 mod block;
+mod bytes_by_kind;
 pub(crate) mod host_records;
 pub mod kind;
 pub mod layout;

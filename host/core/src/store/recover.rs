@@ -177,6 +177,7 @@ impl Store {
         match Kind::from_number(header.kind).filter(|k| is_whole && version <= k.version()) {
             Some(kind) => {
                 self.bytes += CLASSES[class];
+                self.by_kind.add(header.kind, CLASSES[class]);
                 let unit = self.unit_of(r);
                 self.used[unit] += 1;
                 records.push(Found { at: r, kind, version, key });

@@ -5,7 +5,8 @@
 use crate::admin::client::{call, call_recorded};
 use crate::observe::http::{Lines, Request};
 use crate::observe::questions::{Questions, in_words};
-use crate::protocol::admin::{AdminCommand, CanaryWish, Reply};
+use crate::protocol::admin::{AdminCommand, Reply};
+use crate::protocol::canary::CanaryWish;
 use crate::protocol::status::Status;
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -18,7 +18,7 @@
 //! | --- | --- |
 //! | `sessions`, `rows`, `order` | the list of sessions, its rows; search and sort |
 //! | `ledger` | changes of the ledger |
-//! | `samples` | turns and faults of the last hour |
+//! | `samples` | turns of the last hour: their number, times and faults |
 //! | `actions` | changes that a page asks for |
 
 pub(super) mod actions;
@@ -31,7 +31,8 @@ mod sessions;
 use crate::clock::unix_ms;
 use crate::observe::http::{Lines, Method, Request, Response};
 use crate::observe::questions::{Places, Questions};
-use crate::protocol::admin::{AdminCommand, CanaryLine, Reply};
+use crate::protocol::admin::{AdminCommand, Reply};
+use crate::protocol::canary::CanaryLine;
 use crate::protocol::selection::Selection;
 use crate::protocol::status::Status;
 use actions::Action;
@@ -254,8 +255,8 @@ impl Console {
 fn take_samples(console: &Weak<Console>) {
     while let Some(console) = console.upgrade() {
         // A host that does not answer has a gap in its samples.
-        if let Ok(status) = console.questions.status() {
-            console.samples.take(unix_ms(), &status);
+        if let Ok(metrics) = console.questions.metrics() {
+            console.samples.take(unix_ms(), &metrics);
         }
         console.sessions.drop_unused();
         drop(console);

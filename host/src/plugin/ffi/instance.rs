@@ -9,9 +9,10 @@
 //! catches its own panics. A crash or an endless turn ends the worker, and the board says which
 //! turn it was.
 
-use crate::clock::{coarse_ns, now_ns};
+use crate::clock::now_ns;
 use crate::memory::board::Board;
 use crate::memory::board_layout::Running;
+use crate::memory::figures_layout::TurnSlot;
 use crate::plugin::ffi::bytes::{sink, slice, some_sink};
 use crate::plugin::ffi::host_calls::host_table;
 use crate::plugin::ffi::under_way::TurnUnderWay;
@@ -34,10 +35,12 @@ pub(super) struct Plugin {
     board: Board,
     /// Calls so far, modulo 256.
     calls: Cell<u8>,
+    /// Place on the board for the times of its turns.
+    turns: Cell<TurnSlot>,
 }
 
 /// Calls after which the core is told the time, and turns of one call from which it is. Turns that
-/// are slow then end a pass, and fast ones pay next to nothing for the clock.
+/// are slow then end a pass.
 const TIME_EVERY: u8 = 16;
 
 /// Instance of a service. Jobs share it, and may outlive the build's turns.
@@ -75,6 +78,7 @@ impl Plugin {
                 abi_minor,
                 board,
                 calls: Cell::new(0),
+                turns: Cell::default(),
             }),
             // A null instance is a refusal, with or without words.
             true if message.is_empty() => Err("it was refused without a reason".into()),
@@ -118,6 +122,7 @@ impl Plugin {
             staging.turn_ok();
             return Some(0);
         };
+        let begun_ns = now_ns();
         self.board.begin(first_turn(batch), 1);
         let mut running = TurnUnderWay { staging, board: self.board };
         let turn = (&raw mut running).cast::<abi::Turn>();
@@ -125,7 +130,19 @@ impl Plugin {
         // returns. Only the functions in the host's table use the staging area meanwhile.
         unsafe { page(*made, host_table(0), turn, first.name) };
         self.board.end();
+        self.count_turns(batch, running.staging, now_ns().saturating_sub(begun_ns));
         Some(0)
+    }
+
+    /// Notes the time of a call on the board. A call without actions only reads a state.
+    #[inline]
+    fn count_turns(&self, batch: &Batch<'_>, staging: &Staging<'_>, ns: u64) {
+        if let Some(first) = batch.actions.first() {
+            let mut slot = self.turns.get();
+            let of = (batch.service.0, batch.generation);
+            self.board.turns(&mut slot, of, first.kind, ns, staging.has_failed());
+            self.turns.set(slot);
+        }
     }
 }
 
@@ -187,21 +204,24 @@ impl Code for Plugin {
         };
         // From here to `end` a death of the process is blamed on this turn; `turn_ok` moves on
         // to the next one.
+        let begun_ns = now_ns();
         self.board.begin(first_turn(batch), batch.actions.len());
-        let begun = (batch.timed || staging.is_watched()).then(now_ns);
         let mut running = TurnUnderWay { staging, board: self.board };
         let turn = (&raw mut running).cast::<abi::Turn>();
         // SAFETY: the instance is alive. The batch and the staging area are valid until the call
         // returns. Only the functions in the host's table use the staging area meanwhile.
         let flags = unsafe { (service.run)(*made, host_table(0), turn, &raw) };
-        if let Some(begun) = begun {
-            running.staging.took(now_ns() - begun);
-        }
         self.board.end();
+        let ended_ns = now_ns();
+        let took_ns = ended_ns.saturating_sub(begun_ns);
+        if batch.timed || running.staging.is_watched() {
+            running.staging.took(took_ns);
+        }
+        self.count_turns(batch, running.staging, took_ns);
         let calls = self.calls.get().wrapping_add(1);
         self.calls.set(calls);
         if calls.is_multiple_of(TIME_EVERY) || batch.actions.len() >= usize::from(TIME_EVERY) {
-            running.staging.tell_time(coarse_ns());
+            running.staging.tell_time(ended_ns);
         }
         flags
     }

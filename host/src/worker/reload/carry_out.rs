@@ -269,9 +269,9 @@ impl ReloadDriver {
             // The request shares the outcome of a reload that is in the ledger.
             (Outcome::Committed, None) => {}
             // A rehearsal changes nothing.
-            (Outcome::Rehearsed, _) => {}
-            _ if request.want == Want::DryRun => {}
-            _ => report.line = shell.ledger.add(&mut shell.core, &by, report.clone()),
+            (Outcome::Rehearsed, _) => shell.board.reported(&report),
+            _ if request.want == Want::DryRun => shell.board.reported(&report),
+            _ => report.line = shell.add_line(&by, report.clone()),
         }
         if let Some(record) = shell.builds.get(id)
             && let Some(probation) = &record.probation

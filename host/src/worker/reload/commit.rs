@@ -20,6 +20,7 @@ use crate::admin::query::CanaryRequest;
 use crate::clock::now_ns;
 use crate::crash_points;
 use crate::crash_points::Point;
+use crate::memory::figures_layout::Times;
 use crate::plugin::prepare::Loaded;
 use crate::worker::ledger::requester;
 use crate::worker::reload::build_records::{LibraryRecord, OnProbation};
@@ -87,7 +88,9 @@ impl ReloadDriver {
         if ports_changed {
             shell.ports.tell(&mut shell.keeper);
         }
-        let pause_us = begun.elapsed().as_nanos() as f64 / 1000.0;
+        let pause = begun.elapsed();
+        shell.board.took(Times::Pause, pause.as_nanos() as u64);
+        let pause_us = pause.as_nanos() as f64 / 1000.0;
         shell.say_builds();
         // Only now: the last commit names the copies no more.
         shell.threads.prepare.drop_copies(unused_copies);
@@ -163,7 +166,7 @@ impl ReloadDriver {
                 });
                 report.quarantined = shell.core.quarantined(&report.library);
                 report.canary = canary;
-                shell.ledger.add(&mut shell.core, &requester(by), report)
+                shell.add_line(&requester(by), report)
             }
         };
         self.lines.insert(id, line);

@@ -41,7 +41,7 @@ pub(super) fn put_in_force(shell: &mut Shell) -> u64 {
     shell.config.adopt(&mut shell.core);
     shell.builds.files_due = true;
     let report = Report::of_host(NAME, Outcome::Configured, changes);
-    shell.ledger.add(&mut shell.core, &requester(by), report)
+    shell.add_line(&requester(by), report)
 }
 
 /// Reports a configuration that is committed, and ends the change. The pause counts from `begun`.
@@ -81,7 +81,7 @@ pub(super) fn refuse(
     let by = requester(by);
     tracing::warn!(%by, "configuration refused, and nothing has changed: {why}");
     let mut report = Report::of_host(NAME, Outcome::Refused, why);
-    report.line = shell.ledger.add(&mut shell.core, &by, report.clone());
+    report.line = shell.add_line(&by, report.clone());
     tell(reply, report);
 }
 

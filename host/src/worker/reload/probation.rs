@@ -21,6 +21,7 @@
 use crate::admin::query::Answer;
 use crate::crash_points;
 use crate::crash_points::Point;
+use crate::memory::figures_layout::Times;
 use crate::worker::reload::ports::{FailedBuild, Opening, PreparedPorts};
 use crate::worker::reload::roll_back::{end_line, record_roll_back, report_roll_back};
 use crate::worker::shell::Shell;
@@ -142,7 +143,9 @@ impl Probations {
         if ports_changed {
             shell.ports.tell(&mut shell.keeper);
         }
-        let pause_us = begun.elapsed().as_nanos() as f64 / 1000.0;
+        let pause = begun.elapsed();
+        shell.board.took(Times::Pause, pause.as_nanos() as u64);
+        let pause_us = pause.as_nanos() as f64 / 1000.0;
         shell.ledger.amend(&mut shell.core, line, |report| report.pause_us = pause_us);
         shell.core.handle(Input::Commit);
         shell.show_services();

@@ -21,6 +21,7 @@
 
 use crate::admin::query::{Answer, Proposal};
 use crate::config::Config;
+use crate::memory::figures_layout::Times;
 use crate::protocol::keeper::HeldPort;
 use crate::worker::reload::carry_out::ReloadDriver;
 use crate::worker::reload::config_in_force::ProposedConfig;
@@ -107,6 +108,7 @@ fn begin(shell: &mut Shell, reload: &mut ReloadDriver, proposal: Proposal, reply
         let begun = Instant::now();
         let line = put_in_force(shell);
         shell.core.handle(Input::Commit);
+        shell.board.took(Times::Pause, begun.elapsed().as_nanos() as u64);
         return report_in_force(shell, line, begun);
     }
     reload.configure(shell, affected, &config, by, reply);

@@ -58,7 +58,7 @@ pub(in crate::worker) fn report_roll_back(shell: &mut Shell, failed: &FailedBuil
     let mut report = library.rolled_back(why, shell.core.services());
     report.quarantined = shell.core.quarantined(&report.library);
     tracing::error!("{}", ledger_line(&report));
-    shell.ledger.add(&mut shell.core, "host", report)
+    shell.add_line("host", report)
 }
 
 /// Writes the end of a build's probation to the line of its commit. A line that the ledger no

@@ -52,7 +52,8 @@ pub(super) fn go_on(shell: &mut Shell, hello: &Hello) -> Result<(), String> {
     // Turns and faults are no records: the board has them, as of the predecessor's last commit.
     for number in 0..shell.core.services().len() {
         let [_, turns, faults] = shell.board.counted(number);
-        shell.core.restore_counters(ServiceId(number as u16), turns, faults);
+        let traffic = shell.board.traffic_so_far(number);
+        shell.core.restore_counters(ServiceId(number as u16), turns, faults, traffic);
     }
     let mut rolled_back = Vec::new();
     let records = recorded(&shell.core)?;
