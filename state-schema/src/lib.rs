@@ -5,6 +5,7 @@
 //! | [`abi`] | the C ABI between host and handler: `repr(C)` tables and their version |
 //! | [`address`] | endpoints and peers |
 //! | `address_text`, `address_binary` | their forms: text for people, bytes for records |
+//! | [`byte_text`] | bytes in a line of JSON |
 //! | [`compatibility`] | compatibility of two builds: versions, migrations, downgrades |
 //! | [`condition`] | conditions on a field, by which operators search |
 //! | [`difference`] | differences between two values, field by field |
@@ -22,6 +23,7 @@
 //! | `schema_text` | a schema in words |
 //! | [`session_record`] | a session's 128-byte record: all of a connection that outlives code |
 //! | [`settings_file`] | files in settings, with and without their content |
+//! | [`value_change`] | differences between two values, by field |
 //!
 //! No I/O, no clock, no thread, no unsafe code. The SDK's `export/` uses the ABI on the handler's
 //! side, and `plugin/ffi/` on the host's.
@@ -33,6 +35,7 @@ mod address_binary;
 #[cfg(test)]
 mod address_tests;
 mod address_text;
+pub mod byte_text;
 pub mod compatibility;
 pub mod condition;
 pub mod difference;
@@ -51,3 +54,4 @@ pub mod schema_diff;
 mod schema_text;
 pub mod session_record;
 pub mod settings_file;
+pub mod value_change;

@@ -83,8 +83,14 @@ fn damaged_libraries_are_refused_or_survived() {
         let copy = dir.path().join(format!("{n}.so"));
         std::fs::write(&copy, bytes).expect("a candidate");
         let settings = BTreeMap::new();
-        let trial =
-            Trial { copy: &copy, entry: &note.entry, settings: &settings, snapshot: None, limits: &limits };
+        let trial = Trial {
+            copy: &copy,
+            entry: &note.entry,
+            settings: &settings,
+            snapshot: None,
+            recording: None,
+            limits: &limits,
+        };
         match trial::run(&binary, &trial, |_, _| {}) {
             Ok(_) => served += 1,
             Err(why) => assert!(!why.is_empty(), "a refusal has a reason"),

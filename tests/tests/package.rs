@@ -3,7 +3,7 @@
 
 use greenroom_tests::fixture::install;
 use greenroom_tests::{built, root};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 /// Highest exposure that `systemd-analyze security` may find, in tenths: "OK" ends at 5.
@@ -137,7 +137,9 @@ fn the_manual_has_a_page_for_each_command_and_completions_for_three_shells() {
         assert!(read(&format!("man/greenroom-{name}.1")).contains(".SH SYNOPSIS"), "{name}");
     }
     assert!(read("man/greenroom-serve.1").contains("check\\-config"));
-    assert!(!Path::new(&dir.path().join("man/greenroom-trial.1")).exists(), "a hidden command");
+    for hidden in ["man/greenroom-trial.1", "man/greenroom-help.1"] {
+        assert!(!dir.path().join(hidden).exists(), "{hidden}");
+    }
     for name in ["completions/greenroom.bash", "completions/_greenroom", "completions/greenroom.fish"] {
         assert!(read(name).contains("check-config"), "{name}");
     }

@@ -33,8 +33,10 @@ use crate::operate::check::{self, Builds, Checked, GivenEntry, GivenState};
 use crate::operate::inspect::{self, Entry, Filter, OwnSlice, SessionView, Slice};
 use crate::operate::message;
 use crate::operate::plan::{Plan, Survey};
+use crate::operate::replay::{Replayed, replay};
 use crate::operate::restore;
 use crate::operate::undo::ReplacedData;
+use crate::operate::watch::WatchDesk;
 use crate::pass::open::Connection;
 use crate::pass::{Pass, Scratch, begin, close, commit, datagram, deliver, open, outcome, receive, send};
 use crate::pass::{ends, start_tls};
@@ -60,6 +62,7 @@ use crate::tables::entry::version_of;
 use crate::tables::index::Tables;
 use crate::tables::owner::Owners;
 use crate::tls::due::HandshakeDue;
+use crate::turn::turn_record::TurnRecord;
 use greenroom_state::schema::Schema;
 
 /// State of a host, but for sockets, files, threads and loaded code.
@@ -291,6 +294,16 @@ impl Core {
     /// Counts the quarantined sessions of a library's services. O(quarantined sessions).
     pub fn quarantined(&self, library: &str) -> usize {
         self.host.quarantined(library)
+    }
+
+    /// Lends the desk at which watches of turns begin and end.
+    pub fn watching(&mut self) -> WatchDesk<'_> {
+        WatchDesk { host: &mut self.host }
+    }
+
+    /// Runs a recorded turn with the build that serves, and applies nothing of it.
+    pub fn replay(&mut self, recorded: &TurnRecord) -> Result<Replayed, String> {
+        replay(&mut self.host, &mut self.executor, recorded)
     }
 
     /// Copies a slice of the sessions whose numbers are above `after`.

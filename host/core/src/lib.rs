@@ -19,6 +19,7 @@
 //! | [`recovery`] | after a process has died |
 //! | [`execute`] | runs handler code |
 //! | [`service`] | builds and the services they offer |
+//! | [`watch`] | watchers of turns |
 //! | [`turn`] | effects that a turn may ask for |
 //! | [`effects`] | actions that come back later: timers, jobs, connections, topics |
 //! | [`session`] | one connection and what it owes its peer |
@@ -51,3 +52,4 @@ pub mod tables;
 pub(crate) mod test_support;
 pub mod tls;
 pub mod turn;
+pub mod watch;

@@ -12,6 +12,7 @@ use crate::admin::dump::dump;
 use crate::admin::query::{Answer, Proposal, Query, QueryMailbox, ReloadRequest, Setting};
 use crate::admin::restore;
 use crate::admin::server::{Caller, on_thread};
+use crate::admin::watch::watch;
 use crate::admin::{amend, lists, look};
 use crate::protocol::admin::{AdminCommand, Reply};
 use greenroom_core::reload::request::Requester;
@@ -88,9 +89,9 @@ fn run(
         AdminCommand::Entries(query) => look::entries(*query, caller, mailbox)?,
         AdminCommand::Amend { session } => amend::amend(session, by, caller, mailbox)?,
         AdminCommand::Undo => amend::undo(by, caller, mailbox)?,
-        AdminCommand::Reload { service, from, together, dry_run } => {
+        AdminCommand::Reload { service, from, together, dry_run, against } => {
             // Reports come as the libraries end, in any order, so each is sent when it comes.
-            let request = ReloadRequest { target: service, from, together, dry_run, by };
+            let request = ReloadRequest { target: service, from, together, dry_run, against, by };
             reports(ask(mailbox, Query::Reload(request))?, caller)?;
         }
         AdminCommand::RollBack { service, to } => {
@@ -99,6 +100,9 @@ fn run(
         AdminCommand::Restore { file, dry_run } => restore::restore(file, dry_run, by, caller, mailbox)?,
         AdminCommand::Set { session, fields } => {
             restore::set(Setting { session, fields, by }, caller, mailbox)?
+        }
+        AdminCommand::Watch { subject, for_ms, record } => {
+            watch(subject, for_ms, record, caller, mailbox)?;
         }
         AdminCommand::Await(line) => {
             let report =

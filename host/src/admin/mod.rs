@@ -12,12 +12,16 @@
 //! | `pieces` | reads the input of a restore, and collects reasons against it |
 //! | `lists` | lists sessions, and carries out commands to several |
 //! | `reading` | reads and checks states and entries to store, and plans it |
+//! | `redact` | replaces values of a recording |
 //! | `restore` | restores a dump, sets fields of a state |
 //! | `select` | the sessions that an operator selects |
 //! | [`query`] | queries from operators to the loop, and its answers |
 //! | [`client`] | sends a command to the host |
+//! | [`follow`] | goes on with an answer that has no end, whatever worker serves |
 //! | [`text`] | ledger lines as sentences |
 //! | [`time`] | times in the form of RFC 3339 |
+//! | [`traced`] | a turn that was watched, as a caller reads it |
+//! | `watch` | streams the turns that are watched |
 //!
 //! The keeper accepts the callers, so that `status` is answered whatever the worker does. The
 //! keeper passes the socket of any other command to the worker, which asks its loop for one
@@ -28,14 +32,18 @@ pub mod answer;
 mod ask;
 pub mod client;
 mod dump;
+pub mod follow;
 mod lists;
 mod look;
 mod patience;
 mod pieces;
 pub mod query;
 mod reading;
+mod redact;
 mod restore;
 mod select;
 pub mod server;
 pub mod text;
 pub mod time;
+pub mod traced;
+mod watch;

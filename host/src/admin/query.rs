@@ -13,12 +13,15 @@ use crate::protocol::admin::LedgerLine;
 use crate::protocol::data::TableLine;
 use crate::protocol::status::ServiceStatus;
 use greenroom_core::ledger::{Report, Restored};
+use greenroom_core::limits::per_service::AllLimits;
 use greenroom_core::operate::check::{Builds, Checked, GivenEntry, GivenState};
 use greenroom_core::operate::inspect::{Entry, Filter, OwnSlice, SessionView, Slice};
 use greenroom_core::operate::plan::{Plan, Survey};
 use greenroom_core::operate::undo::ReplacedData;
 use greenroom_core::reload::request::Requester;
 use greenroom_core::tables::owner::Owner;
+use greenroom_core::watch::subject::Subject;
+use greenroom_core::watch::watchers::WatchedTurns;
 use greenroom_state::schema::Schema;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -81,6 +84,17 @@ pub enum Query {
     Restore(Restoring),
     /// Set fields of a session's state.
     Set(Setting),
+    /// Begin to watch turns.
+    Watch {
+        /// Sessions to watch.
+        subject: Subject,
+        /// Whether the turns are to be replayed.
+        records: bool,
+    },
+    /// Wait for turns that a watch has seen.
+    Watched(u64),
+    /// End a watch.
+    Unwatch(u64),
 }
 
 /// Owner of a schema.
@@ -122,6 +136,8 @@ pub struct ReloadRequest {
     pub together: bool,
     /// Only rehearse, and report.
     pub dry_run: bool,
+    /// Recording that the build must replay, and differences that are wanted.
+    pub against: Option<(PathBuf, Vec<String>)>,
     /// Requester.
     pub by: Requester,
 }
@@ -181,6 +197,10 @@ pub enum Answer {
     Surveyed(Box<Survey>, Option<Result<(), String>>),
     /// Answers [`Query::Set`]: report, state before, state after.
     Set(Box<Report>, serde_json::Value, serde_json::Value),
+    /// Answers [`Query::Watch`]: the number of the watch, and the limits in force.
+    Watching(u64, Box<AllLimits>),
+    /// Answers [`Query::Watched`]; none: the watch sees nothing any more.
+    Watched(Option<WatchedTurns>),
     /// Failure, with the reason.
     Error(String),
 }

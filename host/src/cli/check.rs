@@ -13,6 +13,7 @@ use crate::cli::table::table;
 use crate::config::{Config, is_text};
 use crate::exit_status::own_binary;
 use crate::plugin::inspect::{Inspected, build_id, inspect};
+use crate::plugin::recording::Unpacked;
 use crate::plugin::stage::{self, Content, Copies};
 use crate::plugin::trial::{self, Trial, Tried};
 use clap::Args;
@@ -45,11 +46,16 @@ pub(super) struct Looked {
     pub tried: Tried,
 }
 
-/// Inspects and tries a library as a host does before it loads it. The error names the file.
+/// Inspects and tries a library as a host does before it loads it. Replays a recording if one is
+/// given, with the differences that are allowed. The error names the file.
 ///
 /// Blocks for a file's reading and a child's run. Makes a private copy in a directory of its
 /// own below the temporary directory, and deletes that directory in the end.
-pub(super) fn look(path: &Path, config: &Config) -> Result<Looked, String> {
+pub(super) fn look(
+    path: &Path,
+    config: &Config,
+    recording: Option<(&Unpacked, &[String])>,
+) -> Result<Looked, String> {
     // Some reasons name the file already, and a private copy's path says nothing to an
     // operator.
     let refuse = |why: String| {
@@ -69,7 +75,7 @@ pub(super) fn look(path: &Path, config: &Config) -> Result<Looked, String> {
         Copies::new(dir.clone(), std::process::id(), 0).write(&content, &note.library).and_then(|copy| {
             let settings = config.files.filled_in(&config.settings());
             let (entry, limits) = (note.entry.as_str(), &config.limits);
-            let trial = Trial { copy: &copy, entry, settings: &settings, snapshot: None, limits };
+            let trial = Trial { copy: &copy, entry, settings: &settings, snapshot: None, recording, limits };
             let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
             trial::run_confined(&binary, &trial, config.reload.confinement, |_, _| {})
         });
@@ -88,7 +94,8 @@ impl Check {
         };
         // A host could not be told of another path.
         is_text(&self.path).map_err(CommandFailure::Failed)?;
-        let Looked { content, note, tried } = look(&self.path, &config).map_err(CommandFailure::Failed)?;
+        let Looked { content, note, tried } =
+            look(&self.path, &config, None).map_err(CommandFailure::Failed)?;
         let trial::Tried { library, offers, .. } = tried;
         let build_id = build_id(&content.bytes);
         let abi = format!("{}.{}", note.abi.0, note.abi.1);

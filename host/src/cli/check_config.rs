@@ -28,7 +28,7 @@ pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> 
     handshaker_process::check(&config.tls_settings()).map_err(CommandFailure::Failed)?;
     let (mut wanted, mut services) = (BTreeSet::new(), BTreeSet::new());
     for (path, _) in &found.libraries {
-        let looked = look(path, config).map_err(CommandFailure::Failed)?;
+        let looked = look(path, config, None).map_err(CommandFailure::Failed)?;
         for offer in looked.tried.offers {
             let refuse = |why: String| CommandFailure::Failed(format!("{}: {why}", path.display()));
             // A host refuses such an offer too, by the same limit.

@@ -26,9 +26,14 @@ pub(super) struct Manual {
 impl Manual {
     /// Writes all pages and completions of a command line. Files that are there are replaced.
     pub(super) fn run(self, command: Command) -> Result<(), CommandFailure> {
-        let written = write(&self.dir, command);
+        let written = write(&self.dir, without_help(command));
         written.map_err(|e| CommandFailure::Failed(format!("{}: {e}", self.dir.display())))
     }
+}
+
+/// Removes the subcommands `help`, whose pages would only repeat others.
+fn without_help(command: Command) -> Command {
+    command.disable_help_subcommand(true).mut_subcommands(without_help)
 }
 
 /// Writes pages and completions into folders of a directory.

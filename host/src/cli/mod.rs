@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `serve` | the keeper, or the whole host with `--no-keeper` |
 //! | `worker`, `handshaker`, `observer`, `trial`, `symbolize` | hidden processes of the host |
-//! | `check`, `new` | this process and a child; needs no host |
+//! | `check`, `replay`, `new` | this process and a child; needs no host |
 //! | `manual` | this process; hidden from operators |
 //! | `dev` | this process, and a host of its own |
 //! | all others | this process, as a caller of the admin socket |
@@ -28,7 +28,9 @@ mod metrics;
 mod new;
 mod observer;
 mod output;
+mod record;
 mod reload;
+mod replay;
 mod report;
 mod select;
 mod serve;
@@ -41,9 +43,11 @@ mod status;
 mod table;
 mod tables;
 mod top;
+mod trace;
 mod undo;
 mod upgrade;
 mod watch;
+mod watched;
 mod worker;
 
 use crate::runtime_dir::{default_dir, dir_of_commands};
@@ -103,6 +107,12 @@ enum Command {
     Table(tables::Tables),
     /// Put back what the last set, edit, restore, undo, table put or del has replaced
     Undo(undo::Undo),
+    /// Print turns as they happen: action, changes of the state, effects, time
+    Trace(trace::Trace),
+    /// Write the turns of sessions to a file, to be replayed
+    Record(record::Record),
+    /// Run a recording with another build, and print where it differs; needs no host
+    Replay(replay::Replay),
     /// Go on with a worker from another binary; no session notices
     Upgrade(upgrade::Upgrade),
     /// Serve, under a keeper (the host calls this)
@@ -135,8 +145,9 @@ pub fn run() -> ExitCode {
         _ => dir_of_commands(),
     });
     // Callers of a host keep what `nohup` and its kin gave them.
-    use Command::{Check, Handshaker, Observer, Serve, Symbolize, Trial, Worker};
-    if matches!(cli.command, Serve(_) | Worker | Handshaker | Observer | Trial | Symbolize | Check(_)) {
+    use Command::{Check, Handshaker, Observer, Replay, Serve, Symbolize, Trial, Worker};
+    let own = matches!(cli.command, Serve(_) | Worker | Handshaker | Observer | Trial | Symbolize);
+    if own || matches!(cli.command, Check(_) | Replay(_)) {
         process_state::settle();
     }
     let result = match cli.command {
@@ -156,6 +167,9 @@ pub fn run() -> ExitCode {
         Command::State(state) => state.run(&dir),
         Command::Table(tables) => tables.run(&dir),
         Command::Undo(undo) => undo.run(&dir),
+        Command::Trace(trace) => trace.run(&dir),
+        Command::Record(record) => record.run(&dir),
+        Command::Replay(replay) => replay.run(),
         Command::Upgrade(upgrade) => upgrade.run(&dir),
         Command::Symbolize => crate::watchdog::symbolize::run().map_err(CommandFailure::Failed),
         Command::Worker => worker::run(),

@@ -42,6 +42,12 @@ pub(super) struct Reload {
     /// Stop before anything changes, and print what would change
     #[arg(long)]
     dry_run: bool,
+    /// Replay this recording with the new build, and refuse it if it differs
+    #[arg(long, value_name = "FILE", requires = "service")]
+    against: Option<PathBuf>,
+    /// With --against: differences that are wanted, as for `greenroom replay`
+    #[arg(long, value_name = "PATTERN", requires = "against")]
+    allow: Vec<String>,
     /// Wait until the new build has passed its probation or was rolled back
     #[arg(long, conflicts_with = "dry_run")]
     wait: bool,
@@ -74,6 +80,8 @@ impl Reload {
             is_text(&path).map(|()| path)
         };
         let from = self.from.map(absolute).transpose().map_err(CommandFailure::Usage)?;
+        let against = self.against.map(absolute).transpose().map_err(CommandFailure::Usage)?;
+        let against = against.map(|file| (file, self.allow));
         let (service, together, dry_run) = (self.service, self.all, self.dry_run);
         let mut told = Told::new(self.json, dry_run);
         // Reports whose end another query tells. Asked for after the answer, so no other report
@@ -81,7 +89,7 @@ impl Reload {
         let mut settled = Vec::new();
         let asked = match self.config {
             true => AdminCommand::Configure,
-            false => AdminCommand::Reload { service, from, together, dry_run },
+            false => AdminCommand::Reload { service, from, together, dry_run, against },
         };
         ask_until_there_is_room(dir, &asked, |reply| match reply {
             Reply::Progress(library, done, total) => told.progress(&library, done, total),

@@ -13,6 +13,7 @@
 use crate::config::observe::ObserveConfig;
 use crate::exit_status::own_binary;
 use crate::keeper::bind::bind_tcp;
+use crate::keeper::service_manager::forget;
 use crate::keeper::spawn::Process;
 use crate::keeper::tokens::OBSERVER;
 use crate::protocol::link::{Link, Received, pair};
@@ -116,7 +117,8 @@ impl ObserverProcess {
         // This binary, although the worker may have another one since: fields are only added.
         let binary = own_binary()?;
         let (ours, theirs) = pair()?;
-        let child = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))
+        let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
+        let child = forget(&mut command)
             .arg0("greenroom")
             .arg("observer")
             .stdin(Stdio::from(theirs))

@@ -19,6 +19,8 @@
 //! | `system_calls` | the system calls that the child may make |
 //! | [`rehearse`] | has the candidate read and write copies of live data |
 //! | [`live`] | input of a rehearsal: live offers, limits, counts |
+//! | [`recording`] | files of recordings |
+//! | [`replay`] | has the candidate run recorded turns, and compares |
 //! | [`entries`] | picks the entries of tables that a rehearsal reads |
 //! | [`ffi`] | loads a library here, and is the host's side of the C ABI |
 
@@ -34,7 +36,9 @@ pub mod live;
 mod lookups;
 pub mod notices;
 pub mod prepare;
+pub mod recording;
 pub mod rehearse;
+pub mod replay;
 pub mod room;
 pub mod stage;
 mod system_calls;

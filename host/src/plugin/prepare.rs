@@ -19,6 +19,8 @@ use crate::exit_status::own_binary;
 use crate::memory::board::Board;
 use crate::plugin::ffi::library::Library;
 use crate::plugin::inspect::{Inspected, build_id, has_note, inspect};
+use crate::plugin::recording;
+use crate::plugin::replay::{ReplayReport, TurnDifference};
 use crate::plugin::room::{Room, RoomLeft};
 use crate::plugin::stage::{self, Content, Copies};
 use crate::plugin::trial::{self, Snapshot, Trial, Tried};
@@ -36,8 +38,8 @@ pub enum Job {
     /// Read, hash and inspect a file. Replaces the candidate of the library.
     Stage(LibraryId, PathBuf),
     /// Write the private copy, try it in a child, and rehearse it with a snapshot; `None`: no
-    /// rehearsal.
-    Try(LibraryId, Option<Box<Snapshot>>),
+    /// rehearsal. If a recording is named, replay it.
+    Try(LibraryId, Option<Box<Snapshot>>, Option<Against>),
     /// Load the private copy into this process, and build its instances.
     Load(LibraryId),
     /// Forget the candidate, and remove its private copy.
@@ -57,6 +59,15 @@ pub enum Job {
     /// Remove the private copies of this host that a predecessor left, except these. Must come
     /// before anything is staged, as copies of this process are not among these.
     RemoveOthers(BTreeSet<PathBuf>),
+}
+
+/// Recording that a candidate must replay without differences.
+#[derive(Debug, Clone)]
+pub struct Against {
+    /// File of the recording.
+    pub file: PathBuf,
+    /// Patterns of differences that are wanted.
+    pub allow: Vec<String>,
 }
 
 /// Report of the thread to the loop.
@@ -150,9 +161,9 @@ impl Stager {
                     let result = answered(|| self.stage(id, &path, tell));
                     done(Done::Step(Event::Staged(id, result)));
                 }
-                Job::Try(id, snapshot) => {
+                Job::Try(id, snapshot, against) => {
                     let tell = |now, total| done(Done::Progress(id, now, total));
-                    let result = answered(|| self.try_out(id, snapshot.as_deref(), tell));
+                    let result = answered(|| self.try_out(id, snapshot.as_deref(), against.as_ref(), tell));
                     if result.is_err() {
                         done(Done::Room(self.room.left()));
                     }
@@ -225,8 +236,12 @@ impl Stager {
         &mut self,
         id: LibraryId,
         snapshot: Option<&Snapshot>,
+        against: Option<&Against>,
         tell: impl FnMut(u64, u64),
     ) -> Result<Candidate, String> {
+        // Before anything is written: a recording that can't be read refuses the reload.
+        let unpack = |a: &Against| recording::unpack(&a.file).map(|unpacked| (unpacked, a.allow.clone()));
+        let against = against.map(unpack).transpose()?;
         let config = self.config_for(id);
         let staged = self.staged.get_mut(&id).ok_or("nothing is staged")?;
         let bytes = staged.content.bytes.len() as u64;
@@ -241,13 +256,18 @@ impl Stager {
         staged.copy = Some(copy.clone());
         let (entry, limits) = (staged.note.entry.as_str(), &config.limits);
         let settings = config.files.filled_in(&config.settings());
-        let trial = Trial { copy: &copy, entry, settings: &settings, snapshot, limits };
+        let recording = against.as_ref().map(|(unpacked, allow)| (unpacked, allow.as_slice()));
+        let trial = Trial { copy: &copy, entry, settings: &settings, snapshot, recording, limits };
         // The child must be this very version of the host, even if the binary was replaced on
         // disk.
         let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
-        let Tried { library: name, offers, rehearsal } =
+        let Tried { library: name, offers, rehearsal, replay } =
             trial::run_confined(&binary, &trial, config.reload.confinement, tell)?;
         staged.offers = offers.clone();
+        if let Some(replay) = replay {
+            tracing::info!("{name}: {}", replay.in_words());
+            judge_replay(&replay)?;
+        }
         if let Some(r) = &rehearsal {
             tracing::info!(
                 "{name}: rehearsed with {} sessions, {} migrated, and {} table entries, {} migrated, in {} ms",
@@ -284,6 +304,20 @@ impl Stager {
         let files = config.files.needed_by(&settings);
         Ok(Loaded { code, copy, entry, settings, files, static_tls })
     }
+}
+
+/// Differences of a replay that a refusal names.
+const DIFFERENCES_NAMED: usize = 5;
+
+/// Refuses a candidate that differs from a recording, or could replay nothing of it.
+fn judge_replay(replay: &ReplayReport) -> Result<(), String> {
+    if replay.differing == 0 && (replay.replayed > 0 || replay.turns == 0) {
+        return Ok(());
+    }
+    let named = replay.differences.iter().take(DIFFERENCES_NAMED).map(TurnDifference::in_words);
+    let all: Vec<_> =
+        [format!("against the recording: {}", replay.in_words())].into_iter().chain(named).collect();
+    Err(all.join("; "))
 }
 
 /// Runs a job that must be answered. A panic refuses the reload: without an answer, this reload and

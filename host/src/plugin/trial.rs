@@ -24,6 +24,8 @@ use crate::exit_status::signal_name;
 use crate::memory::reading::Reading;
 use crate::memory::records::memory_file;
 use crate::plugin::live::LiveState;
+use crate::plugin::recording::Unpacked;
+use crate::plugin::replay::{ReplayOrder, ReplayReport};
 use crate::plugin::trial_output::{OUTPUT_MAX, Said, TrialAnswer, listen};
 use crate::protocol::link::Link;
 use crate::protocol::status::Confined;
@@ -75,6 +77,9 @@ pub(super) struct TaskOfCandidate {
     pub(super) settings: BTreeMap<String, String>,
     /// Description of live data; `None`: no rehearsal.
     pub(super) live: Option<LiveState>,
+    /// Order to replay a recording; `None`: there is none.
+    #[serde(default)]
+    pub(super) replay: Option<ReplayOrder>,
 }
 
 /// Data that a candidate is rehearsed with.
@@ -96,6 +101,8 @@ pub struct Trial<'a> {
     pub settings: &'a BTreeMap<String, String>,
     /// Live data; `None`: no build runs, so the candidate is loaded and not rehearsed.
     pub snapshot: Option<&'a Snapshot>,
+    /// Recording to replay; `None`: there is none.
+    pub recording: Option<(&'a Unpacked, &'a [String])>,
     /// Limits, of which those of rehearsals count here.
     pub limits: &'a Limits,
 }
@@ -109,6 +116,9 @@ pub struct Tried {
     pub offers: Vec<Offer>,
     /// Report of the rehearsal; `None`: there was none.
     pub rehearsal: Option<Rehearsal>,
+    /// Report of the replay; `None`: there was none.
+    #[serde(default)]
+    pub replay: Option<ReplayReport>,
 }
 
 /// Tries a private copy, in a process of `binary`, whatever confines it. Calls `tell` with the
@@ -128,17 +138,26 @@ pub fn run_confined(
     confinement: Confinement,
     tell: impl FnMut(u64, u64),
 ) -> Result<Tried, String> {
-    let Trial { copy, entry, settings, snapshot, limits } = *trial;
-    let items = snapshot.map_or(0, |s| s.live.items());
+    let Trial { copy, entry, settings, snapshot, recording, limits } = *trial;
+    let turns = recording.map_or(0, |(r, _)| r.turns);
+    let items = snapshot.map_or(0, |s| s.live.items()) + turns;
     let wall = Duration::from_millis(limits.rehearsal_ms)
         + Duration::from_micros(limits.rehearsal_item_us.saturating_mul(items));
     let copied = snapshot.and_then(|s| rustix::fs::fstat(&s.records).ok()).map_or(0, |s| s.st_size as u64);
     let live = snapshot.map(|s| &s.live);
-    let candidate = serde_json::json!({ "copy": copy, "entry": entry, "settings": settings, "live": live });
+    let replay = recording.map(|(r, allow)| ReplayOrder {
+        limits: r.head.limits.clone(),
+        service_limits: r.head.service_limits.clone(),
+        allow: allow.to_vec(),
+    });
+    let candidate = serde_json::json!({
+        "copy": copy, "entry": entry, "settings": settings, "live": live, "replay": replay,
+    });
     // A copy of the records, and the parts of a core that are built of it.
     let memory = limits.rehearsal_bytes_max as u64 + 3 * copied;
     let records = snapshot.map(|s| s.records.as_fd());
-    conduct(binary, Order { candidate, confinement, memory, wall, records }, tell)
+    let recording = recording.map(|(r, _)| r.lines.as_fd());
+    conduct(binary, Order { candidate, confinement, memory, wall, records, recording }, tell)
 }
 
 /// Finds out how candidates are confined on this machine: in a child that confines itself, loads
@@ -151,6 +170,7 @@ pub fn probe(binary: &File) -> Result<Confined, String> {
         memory: limits.rehearsal_bytes_max as u64,
         wall: Duration::from_millis(limits.rehearsal_ms),
         records: None,
+        recording: None,
     };
     conduct(binary, order, |_, _| {})
 }
@@ -166,6 +186,8 @@ struct Order<'a> {
     wall: Duration,
     /// Memory file of the records.
     records: Option<BorrowedFd<'a>>,
+    /// Memory file of a recording.
+    recording: Option<BorrowedFd<'a>>,
 }
 
 /// Starts a child, waits for its end or its time limit, and reads its report.
@@ -198,7 +220,7 @@ impl Order<'_> {
     /// Starts the child, with its task on the way. The child ends by itself if the task cannot
     /// be read.
     fn start(self, binary: &File, nonce: &str, board: &OwnedFd) -> Result<Child, String> {
-        let Order { candidate, confinement, memory, wall, records } = self;
+        let Order { candidate, confinement, memory, wall, records, recording } = self;
         let cpu_s = wall.as_secs() + CPU_MORE_S;
         let task = serde_json::json!({
             "nonce": nonce, "candidate": candidate, "confinement": confinement, "cpu_s": cpu_s, "memory": memory,
@@ -210,7 +232,7 @@ impl Order<'_> {
         let file = File::from(memory_file("greenroom-task").map_err(cannot_start)?);
         serde_json::to_writer(&file, &task).map_err(|e| e.to_string())?;
         // In the order in which the child takes them.
-        let files = [Some(file.as_fd()), Some(board.as_fd()), records];
+        let files = [Some(file.as_fd()), Some(board.as_fd()), records, recording];
         let files: Vec<_> = files.into_iter().flatten().collect();
         link.send_with(&(), &files).map_err(cannot_start)?;
         Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()))

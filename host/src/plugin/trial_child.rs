@@ -18,6 +18,7 @@ use crate::plugin::apart::separate;
 use crate::plugin::confine::{confine, leave_no_core};
 use crate::plugin::ffi::library::Library;
 use crate::plugin::rehearse::rehearse;
+use crate::plugin::replay::replay;
 use crate::plugin::trial::{Task, TaskOfCandidate, Tried};
 use crate::protocol::link::Link;
 use crate::sys::fork::close_inherited;
@@ -40,7 +41,7 @@ pub fn run() -> Result<(), String> {
     close_inherited();
     // An operator who runs this command by hand has no socket on standard input.
     let own = |e: &dyn std::fmt::Display| format!("this command is the host's own: {e}");
-    let (task, board, records) = take_task().map_err(|e| own(&e))?;
+    let (task, board, files) = take_task().map_err(|e| own(&e))?;
     leave_no_core();
     let namespaces = separate(|why| _ = report(&task, &Err::<Tried, _>(why)))?;
     // Behind the fork, which takes no mapping along. A descriptor would let the file grow.
@@ -52,22 +53,29 @@ pub fn run() -> Result<(), String> {
         return report(&task, &Ok::<_, String>(confined));
     };
     let found = match task.confinement.allows(&confined.missing) {
-        Ok(()) => tried(&task, candidate, mapped, records.as_ref()),
+        Ok(()) => tried(&task, candidate, mapped, files),
         Err(why) => Err(why),
     };
     report(&task, &found)
 }
 
-/// Takes the task and the files of the board and the records, and leaves no other descriptor open
-/// but the three standard ones. The records are those of a rehearsal.
-fn take_task() -> Result<(Task, OwnedFd, Option<OwnedFd>), String> {
+/// Memory files that a task may have beside its own and the board.
+struct TaskFiles {
+    /// Records, of a rehearsal.
+    records: Option<OwnedFd>,
+    /// Recording, of a replay.
+    recording: Option<OwnedFd>,
+}
+
+/// Takes the task and its files, and leaves no other descriptor open but the three standard ones.
+fn take_task() -> Result<(Task, OwnedFd, TaskFiles), String> {
     let failed = |e: std::io::Error| e.to_string();
     let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let Some(((), files)) = Link::<(), ()>::new(socket).wait().map_err(failed)? else {
         return Err("nothing came".into());
     };
     let mut files = files.into_iter();
-    let (Some(task), Some(board), records) = (files.next(), files.next(), files.next()) else {
+    let (Some(task), Some(board)) = (files.next(), files.next()) else {
         return Err("no task came".into());
     };
     let mut task = File::from(task);
@@ -75,7 +83,10 @@ fn take_task() -> Result<(Task, OwnedFd, Option<OwnedFd>), String> {
     let task: Task = serde_json::from_reader(BufReader::new(task)).map_err(|e| e.to_string())?;
     let nothing = File::open("/dev/null").map_err(failed)?;
     rustix::stdio::dup2_stdin(&nothing).map_err(|e| failed(e.into()))?;
-    Ok((task, board, records))
+    let of = task.candidate.as_ref();
+    let records = of.filter(|c| c.live.is_some()).and_then(|_| files.next());
+    let recording = of.filter(|c| c.replay.is_some()).and_then(|_| files.next());
+    Ok((task, board, TaskFiles { records, recording }))
 }
 
 /// Prints the report: a finding, or the reason why there is none.
@@ -86,13 +97,8 @@ fn report<T: Serialize>(task: &Task, found: &Result<T, String>) -> Result<(), St
 
 /// Loads the candidate, builds its services and rehearses them. An error is the reason to
 /// refuse it.
-fn tried(
-    task: &Task,
-    candidate: &TaskOfCandidate,
-    board: Board,
-    records: Option<&OwnedFd>,
-) -> Result<Tried, String> {
-    let TaskOfCandidate { copy, entry, settings, live } = candidate;
+fn tried(task: &Task, candidate: &TaskOfCandidate, board: Board, files: TaskFiles) -> Result<Tried, String> {
+    let TaskOfCandidate { copy, entry, settings, live, replay: order } = candidate;
     // Compared at the end: a thread of the candidate would go on in a host that has replaced
     // it.
     let before = threads();
@@ -101,7 +107,9 @@ fn tried(
     // Settings that the candidate refuses are refused here. Only errors of its log are wanted.
     let serving = candidate.create(settings, level::ERROR, board)?;
     let mut rehearsal = None;
-    if let (Some(live), Some(records)) = (live, records) {
+    // Made now: a rehearsal takes the services.
+    let to_replay = order.as_ref().map(|_| candidate.create(settings, level::ERROR, board)).transpose()?;
+    if let (Some(live), Some(records)) = (live, &files.records) {
         // For a rollback: the build that is left downgrades the data that it wrote.
         let newer = match &live.newer {
             Some((copy, entry)) => Some(Library::load(copy, entry)?.create(settings, level::ERROR, board)?),
@@ -120,13 +128,21 @@ fn tried(
         };
         rehearsal = Some(rehearse(&library, serving, newer, &mut live_build, live, records, tell)?);
     }
+    let mut replayed = None;
+    if let (Some(order), Some(serving), Some(recording)) = (order, to_replay, files.recording) {
+        let tell = |done: u64| {
+            let _ = say(&task.nonce, &format!(":{done}/0"));
+        };
+        tell(0);
+        replayed = Some(replay(&library, serving, order, File::from(recording), tell)?);
+    }
     let more = threads_beyond(before);
     if more > 0 {
         return Err(format!(
             "it has {more} threads running after it was loaded; a handler keeps none, as they would outlive it"
         ));
     }
-    Ok(Tried { library, offers, rehearsal })
+    Ok(Tried { library, offers, rehearsal, replay: replayed })
 }
 
 /// Prints a line that begins with the nonce.

@@ -14,7 +14,9 @@ use super::data::{EntryQuery, Reached, Shown, TableLine};
 use super::metrics::Metrics;
 use super::selection::{First, Selection};
 use super::status::Status;
+use super::watch::{RecordHead, RecordOrder, RecordedTurn, TracedTurn};
 use greenroom_core::ledger::Report;
+use greenroom_core::watch::subject::Subject;
 use greenroom_state::dump::DumpedEntry;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -88,6 +90,10 @@ pub enum AdminCommand {
         together: bool,
         /// Stop before anything changes, and report.
         dry_run: bool,
+        /// A recording that the build must replay without differences, and patterns of those that
+        /// are wanted.
+        #[serde(default)]
+        against: Option<(PathBuf, Vec<String>)>,
     },
     /// Read the configuration file again, and put it in force.
     Configure,
@@ -121,6 +127,15 @@ pub enum AdminCommand {
         session: u64,
         /// Paths and values.
         fields: Vec<(String, Value)>,
+    },
+    /// Watch turns as they happen, until the caller leaves.
+    Watch {
+        /// Sessions to watch.
+        subject: Subject,
+        /// End by itself after this time.
+        for_ms: Option<u64>,
+        /// Send whole records, which can be replayed.
+        record: Option<RecordOrder>,
     },
     /// Replace the worker by one from another binary.
     Upgrade {
@@ -162,6 +177,7 @@ impl AdminCommand {
             | Self::RollBack { .. }
             | Self::Await(_)
             | Self::Restore { .. }
+            | Self::Watch { .. }
             | Self::Set { .. } => ServedBy::Worker,
         }
     }
@@ -189,6 +205,7 @@ impl AdminCommand {
             | Self::Amend { .. }
             | Self::Undo
             | Self::Set { .. }
+            | Self::Watch { .. }
             | Self::Upgrade { .. } => false,
         }
     }
@@ -201,10 +218,10 @@ const STEP_MAX: Duration = Duration::from_secs(600);
 
 impl AdminCommand {
     /// Longest time that a client waits for the next reply. `None`: the answer comes with the end
-    /// of a probation, which has limits of its own.
+    /// of a probation, which has limits of its own, or goes on by itself.
     pub fn reply_max(&self) -> Option<Duration> {
         match self {
-            Self::Await(_) => None,
+            Self::Await(_) | Self::Watch { .. } => None,
             Self::Reload { .. }
             | Self::Configure
             | Self::RollBack { .. }
@@ -295,6 +312,16 @@ pub enum Reply {
     Go,
     /// To [`AdminCommand::Set`]: the state before and after; before the report.
     Set(Value, Value),
+    /// To [`AdminCommand::Watch`]: the watch has begun, or goes on, and nothing new was seen.
+    Watching,
+    /// To [`AdminCommand::Watch`]: the beginning of a recording.
+    RecordHead(Box<RecordHead>),
+    /// To [`AdminCommand::Watch`]: a turn.
+    Turn(Box<TracedTurn>),
+    /// To [`AdminCommand::Watch`]: a turn of a recording.
+    Record(Box<RecordedTurn>),
+    /// To [`AdminCommand::Watch`]: so many turns were left out, as the caller reads too slowly.
+    LeftOut(u64),
     /// The end of an answer.
     End,
     /// A refusal, with its reason.

@@ -25,3 +25,4 @@ pub mod metrics;
 pub mod observer;
 pub mod selection;
 pub mod status;
+pub mod watch;

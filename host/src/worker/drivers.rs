@@ -1,4 +1,4 @@
-//! The drivers of what takes several passes: reloads, proposals, probations, restores.
+//! The drivers of what takes several passes: reloads, proposals, probations, restores, watches.
 //!
 //! A driver owns the requests that wait for it, and steps between two passes with the shell. A
 //! driver that needs another one gets it as an argument.
@@ -8,6 +8,7 @@ use crate::worker::reload::probation::Probations;
 use crate::worker::reload::proposals::Proposals;
 use crate::worker::restore::Restores;
 use crate::worker::shell::Shell;
+use crate::worker::watches::Watches;
 
 /// All drivers of a worker.
 pub(super) struct Drivers {
@@ -19,13 +20,16 @@ pub(super) struct Drivers {
     pub probations: Probations,
     /// Operator restores.
     pub restores: Restores,
+    /// Operators who watch turns.
+    pub watches: Watches,
 }
 
 impl Drivers {
     /// Makes drivers with nothing under way.
     pub(super) fn new(reload: ReloadDriver) -> Drivers {
         let (proposals, probations) = (Proposals::default(), Probations::default());
-        Drivers { reload, proposals, probations, restores: Restores::default() }
+        let (restores, watches) = (Restores::default(), Watches::default());
+        Drivers { reload, proposals, probations, restores, watches }
     }
 
     /// Steps all drivers between two passes, in a fixed order. A probation that has just ended
@@ -36,5 +40,6 @@ impl Drivers {
         self.reload.step(shell, &mut self.probations);
         self.proposals.step(shell, &mut self.reload);
         self.restores.step(shell);
+        self.watches.step(shell);
     }
 }

@@ -46,6 +46,7 @@
 //! | `threads` | The threads beside the loop. |
 //! | `udp_ports` | Takes UDP ports in, and reads them into the core. |
 //! | `udp_socket` | Datagrams in and out of one socket, with the host's addresses. |
+//! | `watches` | Operators who watch turns. |
 //! | `transfer` | Reads sockets into the core, and writes its output. |
 
 mod commands;
@@ -72,6 +73,7 @@ mod threads;
 mod transfer;
 mod udp_ports;
 mod udp_socket;
+mod watches;
 
 use crate::admin::server;
 use crate::clock::now_ns;

@@ -15,6 +15,7 @@ use crate::protocol::data::TableLine;
 use crate::worker::drivers::Drivers;
 use crate::worker::restore::OperatorRestore;
 use crate::worker::shell::Shell;
+use crate::worker::watches;
 use greenroom_core::core::Core;
 use greenroom_core::ids::service_of_number;
 use greenroom_core::operate::check::{Builds, GivenEntry, GivenState};
@@ -72,6 +73,9 @@ pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
         Query::Survey(plan, survey) => continue_survey(core, &plan, survey),
         Query::Restore(wanted) => return drivers.restores.add(OperatorRestore::Dump(wanted, ask.reply)),
         Query::Set(wanted) => return drivers.restores.add(OperatorRestore::Fields(wanted, ask.reply)),
+        Query::Watch { subject, records } => watches::begin(shell, subject, records),
+        Query::Watched(number) => return drivers.watches.wait(number, ask.reply),
+        Query::Unwatch(number) => return drivers.watches.end(shell, number),
     };
     // The caller may be gone: the error is ignored.
     let _ = ask.reply.send(answer);

@@ -157,6 +157,7 @@ fn main() {
             entry: &entry,
             settings: &BTreeMap::new(),
             snapshot: Some(&snapshot),
+            recording: None,
             limits: &limits,
         };
         let result = trial::run(&binary, &trial, |_, _| {});

@@ -1,6 +1,7 @@
 //! Counts of what a run brings about. A run in which nothing happens proves nothing.
 
 use crate::model::Subject;
+use crate::recorded::least;
 use std::fmt;
 use std::ops::AddAssign;
 
@@ -69,6 +70,8 @@ counts! {
     carried,
     /// Records of TLS that the host sealed.
     sealed,
+    /// Turns that were recorded and replayed.
+    replayed,
 }
 
 impl Counts {
@@ -77,7 +80,7 @@ impl Counts {
         assert!(self.turns > 50_000 && self.commits > 500 && self.refusals > 500 && self.kills > 500);
         assert!(self.states_put_back > 5000 && self.configured > 1000);
         assert!(self.upgrades > 300 && self.unix_ended > 100 && self.sealed > 10_000);
-        assert!(self.carried > 800);
+        assert!(self.carried > 800 && self.replayed > least(subject), "{self}");
         // The shipped tally does not fail, and has no effects but output.
         if subject == Subject::Script {
             assert!(self.faults > 5000 && self.quarantined > 100);
@@ -108,6 +111,10 @@ impl fmt::Display for Counts {
         write!(f, "{} datagrams lost, {} answered, ", self.datagrams_lost, self.datagrams_answered)?;
         write!(f, "{} silences told, {} actions missed, ", self.silences, self.missed)?;
         write!(f, "{} sessions timed out, ", self.timed_out)?;
-        write!(f, "{} streams carried, {} records sealed", self.carried, self.sealed)
+        write!(
+            f,
+            "{} streams carried, {} records sealed, {} turns replayed",
+            self.carried, self.sealed, self.replayed
+        )
     }
 }

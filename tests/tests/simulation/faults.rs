@@ -144,6 +144,7 @@ impl World {
         let commands = host.take_commands();
         commands.iter().for_each(|c| self.trace.command(c));
         host.core = core;
+        self.recorder.worker_died();
         host.core.handle(Input::Ciphers(ciphers(&self.sealed)));
         // Another secret, which counts for a host that begins, and for no successor.
         let now_ns = host.now_ns;

@@ -32,6 +32,7 @@
 //! | `received.rs` | laws of what a peer receives, one function each |
 //! | `damage.rs` | stores that a wild write hit |
 //! | `counts.rs` | what a run must at least bring about |
+//! | `recorded.rs` | recordings, replayed by the same code and by a changed one |
 //! | `trace.rs` | hash of everything that a seed brings about |
 
 mod counts;
@@ -45,6 +46,7 @@ mod mortals;
 mod operator;
 mod peers;
 mod received;
+mod recorded;
 mod reloads;
 mod roads;
 mod script;

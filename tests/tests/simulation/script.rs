@@ -45,6 +45,10 @@ impl Code for Script {
         Ok(framings::cut(input, state))
     }
 
+    fn bytes_of<'a>(&self, action: &abi::Action<'a>) -> (&'a [u8], &'a [u8]) {
+        (bytes(action.name), bytes(action.data))
+    }
+
     fn encode(&self, message: &[u8]) -> Result<Vec<u8>, String> {
         Ok(framings::encoded(message))
     }

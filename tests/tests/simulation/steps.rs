@@ -203,6 +203,8 @@ impl World {
 
     /// Runs the world to its end: every line is answered, every session closed, nothing left.
     pub(crate) fn drain(&mut self) {
+        // Turns that are watched run one by one, so they take more passes than the rounds below.
+        self.end_record();
         self.reload_whole();
         // The shipped service asks for no silence.
         if self.subject == Subject::Script {

@@ -6,6 +6,7 @@ use crate::faults::KillPoint;
 use crate::model::Subject;
 use crate::mortals::Mortals;
 use crate::peers::Network;
+use crate::recorded::Recorder;
 use crate::reloads::Builds;
 use crate::roads::{ADDR, Road, SealedRecords, ciphers};
 use crate::trace::Trace;
@@ -41,6 +42,8 @@ pub(crate) struct World {
     pub(crate) mortals: Mortals,
     pub(crate) counts: Counts,
     pub(crate) trace: Trace,
+    /// Recorder of its turns.
+    pub(crate) recorder: Recorder,
     /// The store is about to be overwritten, so that turns do not check their counters.
     pub(crate) damaged: bool,
 }
@@ -170,6 +173,7 @@ impl World {
             mortals: Mortals::default(),
             counts: Counts::default(),
             trace: Trace::new(),
+            recorder: Recorder::of_seed(seed),
             damaged: false,
         };
         world.reload_whole();
@@ -181,6 +185,7 @@ impl World {
     /// Runs one pass of the loop, as the worker does. A `whole` one reads all that is there, and
     /// the host survives it.
     pub(crate) fn pass(&mut self, whole: bool) {
+        self.record();
         self.host.begin_pass();
         self.read_peers(whole);
         if self.rng.u8(..) < 40 {
@@ -277,6 +282,7 @@ impl World {
     pub(crate) fn commit(&mut self) {
         self.host.core.handle(Input::Cascade);
         self.host.core.handle(Input::Commit);
+        self.replay_recorded();
         self.committed();
         self.start_jobs();
         self.start_connects();

@@ -25,7 +25,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["execute"],
             &["host_state"],
             &["command", "input"],
-            &["service"],
+            &["service", "watch"],
             &["turn"],
             &["session", "effects", "tables", "tls"],
             &["limits"],
@@ -85,7 +85,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["edit"],
             &["compatibility"],
             &["schema_diff"],
-            &["schema_text", "same_value", "condition", "difference"],
+            &["schema_text", "same_value", "condition", "difference", "byte_text"],
             &["schema"],
             &[
                 "path",
@@ -97,7 +97,7 @@ const CRATES: [(&str, Floors); 4] = [
                 "address_binary",
                 "endpoint",
             ],
-            &["address", "nesting", "settings_file"],
+            &["address", "nesting", "settings_file", "value_change"],
         ],
     ),
 ];

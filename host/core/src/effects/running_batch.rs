@@ -12,6 +12,11 @@ pub(crate) struct RunningBatch {
 }
 
 impl RunningBatch {
+    /// Batch of one action at this depth, which waited in no inbox.
+    pub(crate) fn of_depth(depth: u16) -> RunningBatch {
+        RunningBatch { depths: vec![depth], ..RunningBatch::default() }
+    }
+
     /// Counts turns that succeeded. Called before their effects are applied.
     pub(crate) fn had(&mut self, turns: usize) {
         if self.slot.is_some() {

@@ -37,6 +37,7 @@ use crate::session::quarantine::{BlockedAction, Runnable};
 use crate::store::kind::Kind;
 use crate::turn::fault::{Fault, FaultReply, LogLine};
 use crate::turn::staging::Buffers;
+use crate::turn::turn_record::TurnOutcome;
 use greenroom_state::abi::{self, Action, action, fault, level};
 
 /// The end of a batch.
@@ -209,6 +210,7 @@ fn attempt_until_usable(
             executor.replays += 1;
             continue;
         }
+        b.came_to(|| TurnOutcome::Refused(message.clone()));
         // Effects and state go. The log stays, marked as that of a failed turn.
         let mut log = std::mem::take(&mut b.log);
         host.limits.reached_all(&mut b.reached);
@@ -308,6 +310,7 @@ fn attribute_fault(
     host.services[service].faults += 1;
     let fallback = match host.services[service].standby.is_some() {
         true => {
+            executor.buffers.came_to(|| TurnOutcome::AskedBefore);
             let unread = fault.kind == fault::STATE;
             run_with_previous_build(host, executor, slot, (failed, unread), running)
         }
@@ -322,6 +325,7 @@ fn attribute_fault(
     } else if fault.kind == fault::STATE && failed.kind != action::CLOSED {
         // The action was not run: it waits for code that can read the state. A last turn can't
         // wait.
+        executor.buffers.came_to(|| TurnOutcome::Quarantined);
         quarantine(host, slot, fault.message.clone());
         consumed = false;
     } else if let Some(fault_reply) = fault_reply.filter(|_| !slot.is_service()) {

@@ -27,7 +27,10 @@ use crate::turn::context::Convert;
 use crate::turn::context::TurnContext;
 use crate::turn::fault::Fault;
 use crate::turn::host_numbers::HostNumbers;
+use crate::turn::noted::{self, TapNames};
 use crate::turn::staging::{Buffers, Staging};
+use crate::turn::stored_tables::StoredTables;
+use crate::turn::tap::TurnTap;
 use greenroom_state::abi::{Action, action, fault};
 use greenroom_state::address::Peer;
 
@@ -75,9 +78,11 @@ pub(crate) fn call(
         actions: call.actions,
     };
     let framing = host.services[session.service].framings.get(session.framing_sent());
+    // Out of the buffers meanwhile, so that the context can lend it.
+    let tap = buffers.tap.take();
+    let reads = tap.as_deref().and_then(TurnTap::reads);
     let context = TurnContext {
-        store: &host.store,
-        tables: &host.tables,
+        tables: StoredTables { store: &host.store, tables: &host.tables, reads },
         convert: callee.convert,
         limits: host.limits.of(session.service),
         session,
@@ -106,13 +111,48 @@ pub(crate) fn call(
         depths: call.running.depths(),
         now_ns: host.now_ns,
         wall_ns: host.wall_ns,
+        is_watched: tap.is_some(),
+        reads,
     };
     let mut staging = Staging::new(buffers, &context, call.actions.len());
     let flags = callee.code.run(&batch, &mut staging);
     // A handler that returns in the middle of a turn has not ended it, so the turn does not
     // count.
     buffers.cut();
+    if let Some(mut tap) = tap {
+        note(host, callee, (&batch, call), buffers, &mut tap);
+        buffers.tap = Some(tap);
+    }
     flags
+}
+
+/// Notes a turn that is watched, behind its call. Rehearsals are no turns.
+#[cold]
+fn note(
+    host: &HostState,
+    callee: &Callee<'_>,
+    (batch, call): (&Batch<'_>, Call<'_>),
+    buffers: &Buffers,
+    tap: &mut TurnTap,
+) {
+    let (Some(session), Some(action)) = (host.sessions.get(call.slot), batch.actions.first()) else { return };
+    let service = &host.services[batch.service];
+    let builds = [
+        service.standby.as_ref().map(|b| (&b.build, &b.offer)),
+        service.build.as_ref().map(|b| (b, &service.offer)),
+    ];
+    let build = builds.into_iter().flatten().find(|(b, _)| b.generation == callee.generation);
+    let names = TapNames {
+        service: &service.offer.name,
+        build: build.map_or("", |(b, _)| &b.hash),
+        version: build.map_or(0, |(_, offer)| offer.shape.version),
+        framing: *service.framings.get(session.framing_sent()),
+        depth: call.running.depths().first().copied().unwrap_or(0),
+        wall_ns: host.wall_ns,
+        action: callee.code.bytes_of(action),
+        services: &|id| host.services[id].offer.name.clone(),
+    };
+    noted::note(tap, batch, session, buffers, &names);
 }
 
 /// Fact that any turn of a call may ask for.

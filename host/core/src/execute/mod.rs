@@ -12,6 +12,7 @@
 //! | `reserve` | reserves room for every record that the batch will write |
 //! | `apply` | applies the staged effects; cannot fail |
 //! | `fallback` | a turn that failed on probation is run by the previous build |
+//! | `watched` | runs the turns of sessions that somebody watches |
 //! | `fault_reply` | the reply that a failed turn has for its peer |
 
 pub(crate) mod apply;
@@ -24,6 +25,7 @@ pub(crate) mod fault_reply;
 #[cfg(test)]
 mod other_sessions_tests;
 pub(crate) mod reserve;
+pub(crate) mod watched;
 
 use crate::framing::peer::LocalEnd;
 use crate::turn::staging::Buffers;
@@ -38,7 +40,7 @@ const REPLAYS_PER_PASS: u32 = 64;
 #[derive(Default)]
 pub(crate) struct Executor {
     /// Staging of the batch under way.
-    buffers: Buffers,
+    pub(crate) buffers: Buffers,
     /// State of the batch under way, copied out of the store.
     state: Vec<u8>,
     /// Calls repeated in this pass.

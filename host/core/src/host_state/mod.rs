@@ -59,6 +59,7 @@ use crate::tables::index::Tables;
 use crate::tables::owner::TableOwners;
 use crate::tls::due::TlsDue;
 use crate::tls::table::TlsSessions;
+use crate::watch::watchers::Watchers;
 
 /// The state of a host, without sockets, files, threads and loaded code.
 pub(crate) struct HostState {
@@ -124,6 +125,8 @@ pub(crate) struct HostState {
     pub(crate) buckets: Buckets,
     /// Subscribers of each topic.
     pub(crate) topics: Topics,
+    /// Watchers of turns.
+    pub(crate) watchers: Watchers,
     /// Entries of the tables.
     pub(crate) tables: Tables,
     /// Owners of the tables, as the serving builds declare them.
@@ -170,6 +173,7 @@ impl HostState {
             birth: Birth::default(),
             buckets: Buckets::default(),
             topics: Topics::default(),
+            watchers: Watchers::default(),
             tables: Tables::default(),
             owners: TableOwners::default(),
             datagrams: DatagramsToSend::default(),

@@ -190,6 +190,11 @@ pub struct Limits {
     pub linger_ms: u64,
     /// Time for output to be flushed once the host was told to stop. Afterwards it is dropped.
     pub stop_ms: u64,
+    /// Commands at once that watch or record turns. One more is refused.
+    pub watchers_max: usize,
+    /// Bytes of turns that one of them has not taken yet. Turns beyond it are left out for it, and
+    /// it is told how many.
+    pub watcher_bytes_max: usize,
     /// Time in which the save at the end brings nothing to the disk. Afterwards the worker is
     /// killed, and what was saved before stays.
     pub save_ms: u64,
@@ -265,6 +270,8 @@ impl Default for Limits {
             drain_ms: 10_000,
             linger_ms: 2_000,
             stop_ms: 5_000,
+            watchers_max: 8,
+            watcher_bytes_max: 8 * MIB,
             save_ms: 60_000,
         }
     }

@@ -82,6 +82,8 @@ limits! {
     HandshakesMax = "handshakes_max",
     HandshakesPerS = "handshakes_per_s",
     TokenBucketsMax = "token_buckets_max",
+    WatchersMax = "watchers_max",
+    WatcherBytesMax = "watcher_bytes_max",
 }
 
 impl std::fmt::Display for Limit {

@@ -12,7 +12,7 @@
 
 use super::Pass;
 use crate::command::Command;
-use crate::execute::batch::run_batch;
+use crate::execute::watched::run_batch;
 use crate::framing::websocket::farewell::Farewell;
 use crate::host_state::end::{drop_owned, flushed, gone, set_deadline};
 use crate::host_state::notice::{limit_reached, notice};

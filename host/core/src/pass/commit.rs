@@ -15,6 +15,7 @@ use crate::host_state::notice::notice;
 use crate::host_state::output::offer;
 use crate::host_state::state::input_len;
 use crate::host_state::tls;
+use crate::limits::names::Limit;
 use crate::store::kind::Kind;
 use crate::store::layout::Full;
 use greenroom_state::abi::level;
@@ -57,6 +58,9 @@ pub(crate) fn commit(host: &mut HostState) {
     host.host_records.write_connection_number(&mut host.store);
     host.store.commit();
     host.tables.commit();
+    if !host.watchers.is_empty() && host.watchers.committed(host.limits.host().watcher_bytes_max) {
+        host.limits.reached(Limit::WatcherBytesMax);
+    }
 }
 
 /// Begins jobs that wait, as many as may run at once. Jobs of a service without code wait for

@@ -11,7 +11,7 @@
 
 use super::Pass;
 use crate::effects::running_batch::RunningBatch;
-use crate::execute::batch::run_batch;
+use crate::execute::watched::run_batch;
 use crate::framing::peer::LocalEnd;
 use crate::host_state::HostState;
 use crate::host_state::notice::notice;
@@ -47,8 +47,9 @@ pub(crate) fn received(
         rest = &taken;
     }
     while !rest.is_empty() {
-        // Bytes that are blocked are looked for one by one.
-        let most = if pass.host.quarantines.blocks_actions() { 1 } else { BATCH_ACTIONS_MAX };
+        // Bytes that are blocked are looked for one by one, and somebody may watch one address.
+        let one_by_one = pass.host.quarantines.blocks_actions() || !pass.host.watchers.is_empty();
+        let most = if one_by_one { 1 } else { BATCH_ACTIONS_MAX };
         let (batch, _) = rest.split_at(rest.len().min(most));
         rest = &rest[run(pass, slot, end, batch).clamp(1, batch.len())..];
     }

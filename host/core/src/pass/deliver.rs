@@ -17,7 +17,7 @@ use super::{Pass, Scratch};
 use crate::effects::action_buffer::ActionBuffer;
 use crate::effects::action_name::action_name;
 use crate::effects::action_record::CLOSE_ASKED;
-use crate::execute::batch::run_batch;
+use crate::execute::watched::run_batch;
 use crate::host_state::HostState;
 use crate::host_state::notice::notice;
 use crate::host_state::output::{note_overflow, pause_if_full, release_waiting};

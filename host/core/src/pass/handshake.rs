@@ -22,7 +22,7 @@ use super::open::run_opened;
 use super::reply::send_framing;
 use super::socket;
 use super::timeout::arm_timeout;
-use crate::execute::batch::run_batch;
+use crate::execute::watched::run_batch;
 use crate::framing::websocket::farewell::Farewell;
 use crate::framing::websocket::request::{HttpRequest, Refusal, Wants, accept, refuse};
 use crate::framing::websocket::stage::{SocketStage, set_answered, set_open, stage};

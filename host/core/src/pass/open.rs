@@ -16,7 +16,7 @@ use super::close::finish;
 use super::framing::keep_framing;
 use super::timeout::arm_timeout;
 use crate::command::Command;
-use crate::execute::batch::run_batch;
+use crate::execute::watched::run_batch;
 use crate::framing::Framing;
 use crate::framing::peer::{self, LocalEnd};
 use crate::host_state::HostState;

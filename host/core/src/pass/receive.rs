@@ -30,7 +30,8 @@ use super::reply::send_framing;
 use super::socket;
 use super::timeout::{frame_waits, speaks_again};
 use super::tls::{self, TlsInput};
-use crate::execute::batch::{Ran, may_cut, run_batch};
+use crate::execute::batch::{Ran, may_cut};
+use crate::execute::watched::{is_watched, run_batch};
 use crate::framing::websocket::farewell::Farewell;
 use crate::framing::websocket::stream::StreamEvent;
 use crate::host_state::HostState;
@@ -313,6 +314,8 @@ fn run_batch_at(pass: &mut Pass<'_>, slot: Slot, input: &[u8], at: usize, max: u
     if one_by_one && !may_cut(host, slot) {
         return Some(BatchResult { cut: 0, one_by_one, end: End::More, ran: Ran::default(), at });
     }
+    // Messages of a session that is watched run one by one.
+    let one_by_one = one_by_one || is_watched(host, slot);
     let max = if one_by_one { 1 } else { max };
     let mut cut = Cut::new();
     cut.fill(host, slot, (input, at), max, &mut scratch.cut)?;

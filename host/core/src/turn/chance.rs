@@ -3,7 +3,6 @@
 //! A turn that runs again gets the same random numbers, and takes its tokens once. Numbers of the
 //! host are those of the moment: a turn that runs again may be told others.
 
-use super::context::TurnContext;
 use super::effect::Effect;
 use super::host_numbers::HostNumbers;
 use super::staging::{Buffers, Staging};
@@ -19,13 +18,12 @@ impl Staging<'_> {
             return status::INVALID;
         }
         self.work(ROW_NS);
-        let TurnContext { birth, buckets, session, now_ns, .. } = *self.context;
-        let rate = [u64::from(session.service.0), interval_ns, burst.into()];
-        let bucket = birth.number(&rate, key).max(1);
+        let (bucket, stored_ns) = self.context.bucket(key, interval_ns, burst);
+        let now_ns = self.context.now_ns;
         let Buffers { effects, buckets: staged, is_indexed, .. } = &mut *self.buffers;
         *is_indexed = true;
         staged.cover(effects);
-        let full_at_ns = staged.full_at_ns(bucket).unwrap_or_else(|| buckets.full_at_ns(bucket));
+        let full_at_ns = staged.full_at_ns(bucket).unwrap_or(stored_ns);
         let full_at_ns = full_at_ns.max(now_ns).saturating_add(interval_ns);
         if full_at_ns - now_ns > interval_ns.saturating_mul(burst.into()) {
             return status::ABSENT;
@@ -35,17 +33,14 @@ impl Staging<'_> {
 
     /// Number that no peer can tell before: the next one of this turn.
     pub fn random(&mut self) -> u64 {
-        let TurnContext { birth, session, pass_number, .. } = *self.context;
-        let turn = session.turns + self.buffers.done as u64;
-        // Turns of the service itself have no number that lasts, so they go by the pass.
-        let pass = if session.is_service() { pass_number } else { [0; 2] };
+        let turn = self.context.session.turns + self.buffers.done as u64;
         self.buffers.randoms += 1;
-        birth.number(&[session.id, turn, pass[0], pass[1], self.buffers.randoms], b"random")
+        self.context.random(turn, self.buffers.randoms)
     }
 
     /// Numbers of the host, as the batch found them.
     pub fn host_numbers(&mut self) -> HostNumbers {
         self.work(ROW_NS);
-        (self.context.host_numbers)()
+        self.context.numbers()
     }
 }

@@ -68,6 +68,13 @@ pub trait Code: Send {
         true
     }
 
+    /// Lends name and data of an action. They lie behind pointers that safe code can't follow: code
+    /// that is called by them can. Only for turns that somebody watches.
+    fn bytes_of<'a>(&self, action: &abi::Action<'a>) -> (&'a [u8], &'a [u8]) {
+        let _ = action;
+        (&[], &[])
+    }
+
     /// Cuts the next message off the beginning of a session's input, for a service whose framing is
     /// its library's own. `state` is what the library keeps for the session, and is changed in
     /// place. The answer is not judged yet. Fails with a sentence: the library is at fault.

@@ -2,8 +2,10 @@
 //!
 //! Both outlive a failed turn: its effects are dropped, its fault and its lines are reported.
 
+use serde::{Deserialize, Serialize};
+
 /// Fault: the reason why a turn failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// Kind, a number from [`greenroom_state::abi::fault`].
     pub kind: u32,
@@ -16,7 +18,7 @@ pub struct Fault {
 }
 
 /// Consequence of a failed turn for its session's peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultReply {
     /// Line that the peer is sent; empty: none.
     pub line: Vec<u8>,
@@ -25,7 +27,7 @@ pub struct FaultReply {
 }
 
 /// Event that a handler logged.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     /// Level, a number from [`greenroom_state::abi::level`].
     pub level: u32,

@@ -17,26 +17,27 @@ impl Staging<'_> {
     /// names and of jobs, with a [`status`] as the error. O(effects + jobs). `once`: at most
     /// once, rather than at least once.
     pub fn start_job(&mut self, name: &str, input: &[u8], once: bool) -> Result<u64, u32> {
-        let TurnContext { limits, jobs, session, .. } = *self.context;
+        let TurnContext { limits, session, .. } = *self.context;
         if name.len() > limits.job_name_bytes_max {
             return Err(self.refuse(Limit::JobNameBytesMax));
         }
         let staged = self.buffers.effects.iter().filter(|e| matches!(e, Effect::StartJob { .. })).count();
-        let number = jobs.next() + staged as u64;
+        let first = self.context.next_job();
+        let number = first + staged as u64;
         // Jobs that the batch started and cancelled don't count against the limits. Their
         // numbers are used up all the same.
         let fresh = |e: &Effect| match e {
-            Effect::CancelJob(n) if (jobs.next()..number).contains(n) => Some(*n),
+            Effect::CancelJob(n) if (first..number).contains(n) => Some(*n),
             _ => None,
         };
         // A job that is cancelled twice is one.
         let cancelled: BTreeSet<u64> = self.buffers.effects.iter().filter_map(fresh).collect();
         let staged = staged - cancelled.len();
-        if jobs.len() + staged >= limits.jobs_max {
+        if self.context.jobs_len() + staged >= limits.jobs_max {
             return Err(self.refuse(Limit::JobsMax));
         }
         // A service's own jobs are bounded by `jobs_max` alone.
-        if jobs.count(session.id) + staged >= limits.jobs_per_session_max && !session.is_service() {
+        if self.context.own_jobs() + staged >= limits.jobs_per_session_max && !session.is_service() {
             return Err(self.refuse(Limit::JobsPerSessionMax));
         }
         let staged = self.stage(|s| {
@@ -71,15 +72,14 @@ impl Staging<'_> {
         if over_tls.is_some_and(|name| !is_server_name(name)) {
             return Err(status::INVALID);
         }
-        let TurnContext { limits, outbound, .. } = *self.context;
-        let (Some(service), Ok(addr)) = ((self.context.service)(service), addr.parse()) else {
+        let (Some(service), Ok(addr)) = (self.context.service_of(service), addr.parse()) else {
             return Err(status::INVALID);
         };
         let staged = self.buffers.effects.iter().filter(|e| matches!(e, Effect::Connect { .. })).count();
-        if outbound.len() + staged >= limits.connects_max {
+        if self.context.connections() + staged >= self.context.limits.connects_max {
             return Err(self.refuse(Limit::ConnectsMax));
         }
-        let number = outbound.next() + staged as u64;
+        let number = self.context.next_connection() + staged as u64;
         let staged = self.stage(|s| {
             let over_tls = match over_tls {
                 Some(name) => Some(s.copy(name.as_bytes())?),

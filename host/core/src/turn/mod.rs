@@ -23,17 +23,24 @@
 //! | `staged_entries`, `staged_timers` | indexes over entries and timers that a batch staged |
 //! | `staged_topics`, `staged_names`, `staged_buckets` | the same for topics, names, buckets |
 //! | [`fault`] | faults and log lines |
+//! | [`turn_record`], [`effect_record`] | turns and effects as somebody who watches sees them |
+//! | `tap`, `noted`, `effect_telling` | what a call notes of a turn that is watched |
+//! | [`reads`], `stored_tables` | answers of the host, kept for a recording or played back |
 
 mod chance;
 pub mod code;
 pub(crate) mod context;
 pub(crate) mod datagram_effects;
 pub mod effect;
+pub mod effect_record;
+mod effect_telling;
 pub mod fault;
 pub(crate) mod heard_datagrams;
 pub mod host_numbers;
 mod job_effects;
 mod name_effects;
+pub(crate) mod noted;
+pub mod reads;
 mod session_effects;
 mod staged;
 mod staged_buckets;
@@ -42,8 +49,11 @@ mod staged_names;
 mod staged_timers;
 mod staged_topics;
 pub mod staging;
+pub(crate) mod stored_tables;
 mod table_effects;
 pub mod table_reads;
+pub(crate) mod tap;
 mod telnet_effects;
 mod timer_effects;
 mod topic_effects;
+pub mod turn_record;

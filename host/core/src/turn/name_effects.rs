@@ -2,7 +2,6 @@
 //!
 //! A turn finds what its batch has registered so far. Names of a failed turn were never held.
 
-use super::context::TurnContext;
 use super::effect::Effect;
 use super::staged_names::StagedNames;
 use super::staging::{Buffers, Staging};
@@ -23,7 +22,7 @@ impl Staging<'_> {
         }
         let own = self.context.session.id;
         let before = self.whereis(name);
-        let count = self.context.names.of(self.context.slot).len();
+        let count = self.context.own_names();
         let count = self.staged_names().count(count);
         if before != Some(own) && count >= self.context.limits.names_per_session_max {
             return Err(self.refuse(Limit::NamesPerSessionMax));
@@ -43,18 +42,22 @@ impl Staging<'_> {
 
     /// Number of the session that holds a name of the service.
     pub fn whereis(&mut self, name: &[u8]) -> Option<u64> {
-        let TurnContext { names, session, .. } = *self.context;
+        let context = self.context;
         let staged = self.staged_names().holder(name);
-        staged.unwrap_or_else(|| names.holder(session.service, name))
+        staged.unwrap_or_else(|| context.holder(name))
     }
 
     /// First name of the service that is not before `from`, and its holder. The name is lent until
     /// the next call. O(log names), and O(names that this batch changed there).
     pub fn name_next(&mut self, from: &[u8]) -> Option<(&[u8], u64)> {
         self.work(ROW_NS);
-        let TurnContext { names, session, .. } = *self.context;
+        let context = self.context;
         let staged = self.staged_names();
-        let held = names.from(session.service, from).find(|(name, _)| staged.holder(name).is_none());
+        let mut held = context.next_name(from);
+        while let Some((name, _)) = held.filter(|(name, _)| staged.holder(name).is_some()) {
+            // The least name above this one.
+            held = context.next_name(&[name, &[0]].concat());
+        }
         let found = [held, staged.next(from)].into_iter().flatten().min()?;
         let (name, holder) = (found.0.to_vec(), found.1);
         self.buffers.answer = name;
@@ -63,11 +66,11 @@ impl Staging<'_> {
 
     /// Names that this batch has changed so far.
     fn staged_names(&mut self) -> &StagedNames {
-        let TurnContext { names, session, .. } = *self.context;
+        let context = self.context;
         let Buffers { bytes, effects, names: staged, is_indexed, changes_names, .. } = &mut *self.buffers;
         if *changes_names {
             *is_indexed = true;
-            staged.cover(bytes, effects, session.id, |name| names.holder(session.service, name));
+            staged.cover(bytes, effects, context.session.id, |name| context.holder(name));
         }
         staged
     }

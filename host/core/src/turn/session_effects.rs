@@ -187,11 +187,9 @@ impl Staging<'_> {
 
     /// Returns a fact about the connection or the build; `None`: there is none of the name.
     pub fn fact(&mut self, name: &str) -> Option<&[u8]> {
-        if let Some(fact) = (self.context.fact)(name) {
-            self.buffers.answer = fact.into_bytes();
-            return Some(&self.buffers.answer);
-        }
-        self.buffers.facts.iter().find(|(n, _)| *n == name).map(|(_, value)| &value[..])
+        let own = || self.buffers.facts.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone());
+        self.buffers.answer = self.context.fact_of(name, own)?;
+        Some(&self.buffers.answer)
     }
 
     /// Answers the request for a page, once. Invalid: none is asked for, it is answered, or the

@@ -2,6 +2,7 @@
 
 use super::effect::{Effect, Part};
 use super::staging::Buffers;
+use super::turn_record::TurnOutcome;
 use crate::framing::frame::FrameState;
 
 impl Buffers {
@@ -24,5 +25,13 @@ impl Buffers {
     /// A part that was staged as text.
     pub(crate) fn text(&self, part: &Part) -> &str {
         std::str::from_utf8(&self.bytes[part.clone()]).unwrap_or_default()
+    }
+
+    /// Notes what came of the turn, if it is watched. The words are made only then.
+    #[inline]
+    pub(crate) fn came_to(&mut self, outcome: impl FnOnce() -> TurnOutcome) {
+        if let Some(tap) = &mut self.tap {
+            tap.came_to(outcome());
+        }
     }
 }

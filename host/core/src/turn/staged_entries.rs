@@ -13,9 +13,9 @@
 //! write cuts a dead range in two.
 
 use super::effect::{Effect, Part};
-use crate::store::records::Store;
+use super::stored_tables::StoredTables;
 use crate::tables::entry::deadline_bytes;
-use crate::tables::index::{Tables, prefix_end};
+use crate::tables::index::prefix_end;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
@@ -88,7 +88,7 @@ fn entry_key(table: &str, key: &[u8]) -> Vec<u8> {
 
 impl StagedEntries {
     /// Takes in the effects that came since the last call. `arena` holds their bytes.
-    pub(super) fn cover(&mut self, arena: &[u8], effects: &[Effect], tables: &Tables, store: &Store) {
+    pub(super) fn cover(&mut self, arena: &[u8], effects: &[Effect], tables: StoredTables<'_>) {
         for effect in &effects[self.covered..] {
             match effect {
                 Effect::Put { table, key, value, until } => {
@@ -97,7 +97,7 @@ impl StagedEntries {
                 }
                 Effect::Delete { table, key } => self.take_in(arena, (table, key), None, tables),
                 Effect::DropPrefix { table, prefix } => {
-                    self.drop_prefix(text(arena, table), &arena[prefix.clone()], tables, store);
+                    self.drop_prefix(text(arena, table), &arena[prefix.clone()], tables);
                 }
                 _ => {}
             }
@@ -111,7 +111,7 @@ impl StagedEntries {
         arena: &[u8],
         (table, key): (&Part, &Part),
         value: Option<StagedValue>,
-        tables: &Tables,
+        tables: StoredTables<'_>,
     ) {
         let (table, key) = (text(arena, table), &arena[key.clone()]);
         let place = entry_key(table, key);
@@ -134,7 +134,7 @@ impl StagedEntries {
 
     /// Takes in a drop: staged writes under the prefix go, and stored entries are hidden. O(staged
     /// writes under it), each once.
-    fn drop_prefix(&mut self, table: &str, prefix: &[u8], tables: &Tables, store: &Store) {
+    fn drop_prefix(&mut self, table: &str, prefix: &[u8], tables: StoredTables<'_>) {
         let head = entry_key(table, b"").len();
         let first = entry_key(table, prefix);
         // The length of the name comes first, so some place is behind all keys of the table.
@@ -149,7 +149,7 @@ impl StagedEntries {
             bytes += before.unwrap_or(0) as i64 - after.unwrap_or(0) as i64;
         }
         if !self.is_dropped(&first) {
-            let (stored, stored_bytes) = tables.count_prefix(store, table, prefix);
+            let (stored, stored_bytes) = tables.count_prefix(table, prefix);
             (entries, bytes) = (entries - stored as i64, bytes - stored_bytes as i64);
             for (_, inner) in self.dropped.extract_if(first.clone()..end.clone(), |_, _| true) {
                 (entries, bytes) = (entries + inner.entries as i64, bytes + inner.bytes as i64);
@@ -164,7 +164,7 @@ impl StagedEntries {
     }
 
     /// Bytes of a stored entry; `None`: there is none, or the batch drops it.
-    fn stored(&self, tables: &Tables, table: &str, key: &[u8], place: &[u8]) -> Option<usize> {
+    fn stored(&self, tables: StoredTables<'_>, table: &str, key: &[u8], place: &[u8]) -> Option<usize> {
         tables.entry_bytes(table, key).filter(|_| !self.is_dropped(place))
     }
 
@@ -253,7 +253,7 @@ impl StagedEntries {
     /// Key of the first entry at or after `from` that starts with `prefix`, stored or staged.
     pub(super) fn next_key(
         &mut self,
-        (tables, store): (&Tables, &Store),
+        tables: StoredTables<'_>,
         table: &str,
         prefix: &[u8],
         from: &[u8],
@@ -268,7 +268,7 @@ impl StagedEntries {
             }
             // A dead range may go on in the next table.
             let Some(from) = place.strip_prefix(&*head) else { break None };
-            let stored = tables.next_key(store, table, prefix, from);
+            let stored = tables.next_key(table, prefix, from);
             let range = (Bound::Included(&*place), Bound::Unbounded);
             let staged = self.newest.range::<[u8], _>(range).next().filter(|(k, _)| k.starts_with(&whole));
             let staged = staged.map(|(k, value)| (&k[head.len()..], value.is_some()));
@@ -298,7 +298,7 @@ impl StagedEntries {
     /// stored or staged.
     pub(super) fn previous_key(
         &mut self,
-        (tables, store): (&Tables, &Store),
+        tables: StoredTables<'_>,
         table: &str,
         prefix: &[u8],
         below: Option<&[u8]>,
@@ -317,7 +317,7 @@ impl StagedEntries {
             if end <= whole {
                 break None;
             }
-            let stored = tables.previous_key(store, table, prefix, end.strip_prefix(&*head));
+            let stored = tables.previous_key(table, prefix, end.strip_prefix(&*head));
             let range = (Bound::Unbounded, Bound::Excluded(&*end));
             let staged = self.newest.range::<[u8], _>(range).next_back();
             let staged = staged.filter(|(k, _)| k.starts_with(&whole));
@@ -358,6 +358,12 @@ fn successor(place: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::records::Store;
+    use crate::tables::index::Tables;
+
+    fn view<'a>(tables: &'a Tables, store: &'a Store) -> StoredTables<'a> {
+        StoredTables { store, tables, reads: None }
+    }
 
     /// Effects on table `t`, their bytes behind each other.
     fn staged(arena: &mut Vec<u8>, of: &[(&str, Option<&str>)]) -> Vec<Effect> {
@@ -385,10 +391,10 @@ mod tests {
         let mut effects =
             staged(&mut arena, &[("a", None), ("b", None), ("d", Some("1")), ("e", Some("123"))]);
         let mut index = StagedEntries::default();
-        index.cover(&arena, &effects, &tables, &store);
+        index.cover(&arena, &effects, view(&tables, &store));
         let walk = |index: &mut StagedEntries| {
             let (mut from, mut keys) = (Vec::new(), String::new());
-            while let Some(key) = index.next_key((&tables, &store), "t", b"", &from) {
+            while let Some(key) = index.next_key(view(&tables, &store), "t", b"", &from) {
                 keys += std::str::from_utf8(&key).expect("text");
                 from = [&key[..], &[0]].concat();
             }
@@ -402,7 +408,7 @@ mod tests {
         assert_eq!((change.entries, change.bytes, index.begun()), (-1, -3, 0));
         // An entry that comes back among those is seen.
         effects.extend(staged(&mut arena, &[("b", Some("")), ("c", None)]));
-        index.cover(&arena, &effects, &tables, &store);
+        index.cover(&arena, &effects, view(&tables, &store));
         assert_eq!(walk(&mut index), "bde");
         assert!(index.newest("t", b"c").is_some_and(|staged| staged.is_none()));
         assert!(index.newest("u", b"a").is_none());
@@ -447,17 +453,17 @@ mod tests {
                         model.remove(&(table, key.clone()));
                     }
                 }
-                index.cover(&arena, &effects, &tables, &store);
+                index.cover(&arena, &effects, view(&tables, &store));
                 let ((table, prefix), (_, from)) = (any(&mut rng), any(&mut rng));
                 let has = |(t, key): &&(&str, Vec<u8>)| *t == table && key.starts_with(&prefix);
                 let next = model.keys().find(|k| has(k) && k.1 >= from).map(|k| k.1.clone());
-                let found = index.next_key((&tables, &store), table, &prefix, (&*from).max(&*prefix));
+                let found = index.next_key(view(&tables, &store), table, &prefix, (&*from).max(&*prefix));
                 assert_eq!(found, next, "seed {seed}");
                 let below = rng.bool().then_some(&*from);
                 let before = |k: &&(&str, Vec<u8>)| below.is_none_or(|below| &*k.1 < below);
                 let previous = model.keys().rev().find(|k| has(k) && before(k)).map(|k| k.1.clone());
                 assert_eq!(
-                    index.previous_key((&tables, &store), table, &prefix, below),
+                    index.previous_key(view(&tables, &store), table, &prefix, below),
                     previous,
                     "seed {seed}"
                 );

@@ -5,7 +5,6 @@
 //! [`super::staged_entries::StagedEntries`] does: O(1) for each effect, with one allocation.
 
 use super::effect::Effect;
-use crate::effects::timers::Timers;
 use std::collections::HashMap;
 
 /// Names that the batch sets and cancels, and what that changes in the number of timers.
@@ -20,9 +19,9 @@ pub(super) struct StagedTimers {
 }
 
 impl StagedTimers {
-    /// Takes in the effects that came since the last call. `owners`: the numbers of session and
-    /// service.
-    pub(super) fn cover(&mut self, arena: &[u8], effects: &[Effect], timers: &Timers, owners: [u64; 2]) {
+    /// Takes in the effects that came since the last call. `is_set`: whether the service, or else
+    /// the session, has a timer of a name, without this batch.
+    pub(super) fn cover(&mut self, arena: &[u8], effects: &[Effect], is_set: impl Fn(bool, &str) -> bool) {
         for effect in &effects[self.covered..] {
             let (service, name, now) = match effect {
                 Effect::SetTimer { service, name, .. } => (*service, name, true),
@@ -31,18 +30,24 @@ impl StagedTimers {
             };
             let (of, name) =
                 (usize::from(service), std::str::from_utf8(&arena[name.clone()]).unwrap_or_default());
-            let before =
-                self.names[of].insert(name.into(), now).unwrap_or_else(|| timers.contains(owners[of], name));
+            let before = self.names[of].insert(name.into(), now).unwrap_or_else(|| is_set(service, name));
             self.changes[of] += i64::from(now) - i64::from(before);
         }
         self.covered = effects.len();
     }
 
-    /// Timers of the session, or of the service, with one of this name set.
-    pub(super) fn with(&self, service: bool, name: &str, timers: &Timers, owner: u64) -> usize {
+    /// Timers of the session, or of the service, with one of this name set. `count`: those that it
+    /// has without this batch.
+    pub(super) fn with(
+        &self,
+        service: bool,
+        name: &str,
+        count: usize,
+        is_set: impl Fn(bool, &str) -> bool,
+    ) -> usize {
         let of = usize::from(service);
-        let is_set = self.names[of].get(name).copied().unwrap_or_else(|| timers.contains(owner, name));
-        let count = timers.count(owner) as i64 + self.changes[of] + i64::from(!is_set);
+        let is_set = self.names[of].get(name).copied().unwrap_or_else(|| is_set(service, name));
+        let count = count as i64 + self.changes[of] + i64::from(!is_set);
         count.max(0) as usize
     }
 }

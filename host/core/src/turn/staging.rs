@@ -24,6 +24,7 @@ use super::staged_entries::StagedEntries;
 use super::staged_names::StagedNames;
 use super::staged_timers::StagedTimers;
 use super::staged_topics::StagedTopics;
+use super::tap::TurnTap;
 use crate::limits::budget::RECIPIENT_NS;
 use crate::limits::host::BATCH_BYTES;
 use crate::limits::in_force::Counts;
@@ -75,6 +76,8 @@ pub(crate) struct Buffers {
     pub(super) peer_bytes: u64,
     /// Datagrams that are the actions of this batch. Likewise.
     pub(crate) datagrams: HeardDatagrams,
+    /// Tap of the turn, while its session is watched. Likewise.
+    pub(crate) tap: Option<Box<TurnTap>>,
     /// Whether the turn under way acted on its own session: the result of that comes before the
     /// next action, so the batch ends.
     pub(super) on_itself: bool,
@@ -86,6 +89,8 @@ pub(crate) struct Buffers {
     pub(super) is_full: bool,
     /// Whether the time of the stage is over.
     pub(crate) is_overtime: bool,
+    /// Time that the call took, in nanoseconds, if its turn is watched.
+    pub(super) took_ns: u64,
     /// Broadcasts that libraries have framed, for their effects to be applied. Each is asked once:
     /// room is reserved for what it has answered.
     pub(crate) framed: Vec<Framed>,
@@ -307,12 +312,6 @@ impl<'a> Staging<'a> {
     pub fn tell_time(&mut self, now_ns: u64) {
         let taken_ns = now_ns.saturating_sub(self.context.now_ns);
         self.buffers.is_overtime |= taken_ns > self.context.limits.pass_us * 1000;
-    }
-
-    /// Whether a turn of the call has failed.
-    #[inline]
-    pub fn has_failed(&self) -> bool {
-        self.buffers.fault.is_some()
     }
 
     /// Notes work beside turns and effects, in nanoseconds. The batch ends once it is as much as a

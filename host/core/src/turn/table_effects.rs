@@ -89,8 +89,8 @@ impl Staging<'_> {
         let status = self.stage(|s| {
             Some(Effect::DropPrefix { table: s.copy(table.as_bytes())?, prefix: s.copy(prefix)? })
         });
-        let TurnContext { store, tables, .. } = *self.context;
-        self.work(tables.count_prefix(store, table, prefix).0 as u64 * DROPPED_ROW_NS);
+        let TurnContext { tables, .. } = *self.context;
+        self.work(tables.count_prefix(table, prefix).0 as u64 * DROPPED_ROW_NS);
         status
     }
 

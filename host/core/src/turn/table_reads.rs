@@ -37,10 +37,10 @@ enum FoundValue<'a> {
 impl<'a> Staging<'a> {
     /// Index over the table effects of the batch, up to the newest.
     pub(super) fn indexed(&mut self) -> &mut StagedEntries {
-        let TurnContext { store, tables, .. } = *self.context;
+        let TurnContext { tables, .. } = *self.context;
         let b = &mut *self.buffers;
         b.is_indexed = true;
-        b.entries.cover(&b.bytes, &b.effects, tables, store);
+        b.entries.cover(&b.bytes, &b.effects, tables);
         &mut b.entries
     }
 
@@ -87,9 +87,9 @@ impl<'a> Staging<'a> {
             b.answer.extend_from_slice(&b.bytes[part]);
             return Some(FoundValue::Copied);
         }
-        let TurnContext { store, tables, convert, .. } = *self.context;
+        let TurnContext { tables, convert, .. } = *self.context;
         // Only stored values may be of another version than the called build reads.
-        let (version, stored) = tables.value(store, table, key)?;
+        let (version, stored) = tables.value(table, key)?;
         match convert(table, version, stored) {
             Ok(None) => Some(FoundValue::Stored(stored)),
             Ok(Some(value)) => {
@@ -150,16 +150,16 @@ impl<'a> Staging<'a> {
 
     /// Key of the next entry of a scan.
     fn next_key(&mut self, table: &str, prefix: &[u8], from: &[u8], backwards: bool) -> Option<Vec<u8>> {
-        let TurnContext { store, tables, .. } = *self.context;
+        let TurnContext { tables, .. } = *self.context;
         let index = self.indexed();
         let below = Some(from).filter(|from| !from.is_empty());
         // No key before the prefix starts with it.
         let from = from.max(prefix);
         match (index.changes(table), backwards) {
-            (true, false) => index.next_key((tables, store), table, prefix, from),
-            (true, true) => index.previous_key((tables, store), table, prefix, below),
-            (false, false) => tables.next_key(store, table, prefix, from).map(<[u8]>::to_vec),
-            (false, true) => tables.previous_key(store, table, prefix, below).map(<[u8]>::to_vec),
+            (true, false) => index.next_key(tables, table, prefix, from),
+            (true, true) => index.previous_key(tables, table, prefix, below),
+            (false, false) => tables.next_key(table, prefix, from).map(<[u8]>::to_vec),
+            (false, true) => tables.previous_key(table, prefix, below).map(<[u8]>::to_vec),
         }
     }
 }

@@ -13,17 +13,18 @@ impl Staging<'_> {
     /// beginning of the pass. `service`: the timer is the service's, not this session's. Refused
     /// over the limit of names or of the owner's timers.
     pub fn set_timer(&mut self, name: &str, after_ns: u64, service: bool) -> u32 {
-        let TurnContext { limits, timers, session, now_ns, .. } = *self.context;
+        let TurnContext { limits, now_ns, .. } = *self.context;
         if name.len() > limits.timer_name_bytes_max {
             return self.refuse(Limit::TimerNameBytesMax);
         }
-        let (owner, max, limit) = match service {
-            true => (session.service.number(), limits.timers_per_service_max, Limit::TimersPerServiceMax),
-            false => (session.id, limits.timers_per_session_max, Limit::TimersPerSessionMax),
+        let (max, limit) = match service {
+            true => (limits.timers_per_service_max, Limit::TimersPerServiceMax),
+            false => (limits.timers_per_session_max, Limit::TimersPerSessionMax),
         };
         // The first condition is cheap, and counts every effect as a new timer. Only near the
         // limit are the effects looked at one by one.
-        if timers.count(owner) + self.buffers.effects.len() >= max && self.timers_after(service, name) > max {
+        let before = self.context.timers_of(service);
+        if before + self.buffers.effects.len() >= max && self.timers_after(service, name) > max {
             return self.refuse(limit);
         }
         self.acts_on(service);
@@ -34,12 +35,12 @@ impl Staging<'_> {
 
     /// Timers of an owner with this one and those staged so far.
     fn timers_after(&mut self, service: bool, name: &str) -> usize {
-        let TurnContext { timers, session, .. } = *self.context;
-        let owners = [session.id, session.service.number()];
+        let context = self.context;
+        let is_set = |service, name: &str| context.has_timer(service, name);
         let b = &mut *self.buffers;
         b.is_indexed = true;
-        b.timers.cover(&b.bytes, &b.effects, timers, owners);
-        b.timers.with(service, name, timers, owners[usize::from(service)])
+        b.timers.cover(&b.bytes, &b.effects, is_set);
+        b.timers.with(service, name, context.timers_of(service), is_set)
     }
 
     /// Takes a timer off, even one that is due. If there is none, nothing happens.

@@ -4,7 +4,6 @@
 //! has a depth. The depth counts the turns between an action and something from outside.
 //! `cascade_max` bounds it, so that turns can't cause each other for ever.
 
-use super::context::TurnContext;
 use super::effect::Part;
 use super::staging::{Buffers, Staging};
 use crate::limits::budget::{ROW_NS, SESSION_NS};
@@ -39,9 +38,9 @@ impl Staging<'_> {
     /// Whether the session is on a topic, and the number of its topics. Turns of this batch count:
     /// they may have added or left some.
     fn own_topics(&mut self, topic: &[u8]) -> (bool, usize) {
-        let TurnContext { topics, session, slot, .. } = *self.context;
-        let was_on = |topic: &[u8]| topics.is_on(session.service, topic, slot);
-        let own = topics.count_of(slot);
+        let context = self.context;
+        let was_on = |topic: &[u8]| context.is_on(topic);
+        let own = context.own_topics();
         if !self.buffers.changes_topics {
             return (was_on(topic), own);
         }
@@ -53,7 +52,7 @@ impl Staging<'_> {
 
     /// Number of sessions on a topic, as this batch found them. O(services).
     pub fn topic_len(&self, topic: &[u8]) -> usize {
-        (self.context.subscribers)(topic)
+        self.context.subscribers_of(topic)
     }
 
     /// Sends a message to every session on a topic, in the framing of each.
@@ -70,7 +69,7 @@ impl Staging<'_> {
             && (h.others, h.drop_if_slow) == (how.others, how.drop_if_slow)
             && d.end == self.buffers.bytes.len()
             && self.buffers.part(t) == topic
-            && !(self.context.keeps_messages_apart)()
+            && !self.context.keeps_apart()
         {
             let Some(more) = self.copy_with(data, ending) else { return self.refuse(Limit::TurnBytesMax) };
             if let Some(Effect::Broadcast { data, .. }) = self.buffers.effects.last_mut() {
@@ -78,7 +77,7 @@ impl Staging<'_> {
             }
             return status::OK;
         }
-        if !self.reach((self.context.subscribers)(topic)) {
+        if !self.reach(self.context.subscribers_of(topic)) {
             return self.refuse(Limit::TurnRecipientsMax);
         }
         self.stage(|s| {
@@ -95,7 +94,7 @@ impl Staging<'_> {
         data: &[u8],
         how: Broadcast,
     ) -> u32 {
-        if !self.reach(topics.clone().map(|topic| (self.context.subscribers)(topic)).sum()) {
+        if !self.reach(topics.clone().map(|topic| self.context.subscribers_of(topic)).sum()) {
             return self.refuse(Limit::TurnRecipientsMax);
         }
         self.stage(|s| {
@@ -129,7 +128,7 @@ impl Staging<'_> {
     /// lent until the next call. O(services + log topics).
     pub fn topic_next(&mut self, from: &[u8]) -> Option<&[u8]> {
         self.work(ROW_NS);
-        let name = (self.context.topic_next)(from)?;
+        let name = self.context.topic_from(from)?;
         self.buffers.answer.clear();
         self.buffers.answer.extend_from_slice(name);
         Some(&self.buffers.answer)
@@ -186,7 +185,7 @@ impl Staging<'_> {
     /// First open session of the service whose number is above `after`. O(log sessions), and O(1)
     /// for each session of another service between.
     pub fn session_next(&mut self, after: u64) -> Option<u64> {
-        let (found, looked_at) = (self.context.session_next)(after);
+        let (found, looked_at) = self.context.session_above(after);
         self.work(looked_at * SESSION_NS);
         found
     }
@@ -200,7 +199,7 @@ impl Staging<'_> {
         // The session itself gets a turn if it is on the topic by now: that turn comes before
         // its next message.
         let (on, _) = self.own_topics(topic);
-        if !self.reach((self.context.subscribers)(topic)) {
+        if !self.reach(self.context.subscribers_of(topic)) {
             return self.refuse(Limit::TurnRecipientsMax);
         }
         self.buffers.on_itself |= on && !others;

@@ -308,7 +308,13 @@ impl Dev {
         self.sources.built(Some(&libraries));
         if self.host.is_some() {
             let together = libraries.len() > 1;
-            return self.reload(AdminCommand::Reload { service: None, from: None, together, dry_run: false });
+            return self.reload(AdminCommand::Reload {
+                service: None,
+                from: None,
+                together,
+                dry_run: false,
+                against: None,
+            });
         }
         let runtime = runtime_for(&self.dir);
         match DevHost::start(runtime, &libraries, &self.host_args, self.sender.clone()) {

@@ -177,7 +177,7 @@ mod tests {
                 " 3 connections, 100 turns/s, longest pass 4 ms, 0 workers before",
                 r" failing: save: disk\u{1b}[2J",
                 " limits reached: idle_ms 2",
-                &format!("┌ services by turns/s {}┐", "─".repeat(64)),
+                &format!("┌ services by turns/s {}┐", "─".repeat(63)),
                 "│SERVICE          LIBRARY      GEN  SESSIONS  TURNS/S    FAULTS/S  FAULTS   JOBS     │",
                 "│tally            echo         2    2         100.0      0.0       1        0+0      │",
                 "│echo             echo         2    1         0.0        0.0       0        0+0      │",

@@ -175,6 +175,8 @@ async function run(title, path, body) {
     return null;
   } finally {
     busy = null;
+    // Not only with the next status.
+    for (const button of $("services").querySelectorAll("button")) button.disabled = false;
   }
 }
 

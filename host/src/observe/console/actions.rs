@@ -58,6 +58,7 @@ impl Action {
                     from: None,
                     together: false,
                     dry_run: w.dry_run,
+                    against: None,
                 };
                 Action::Reload(command, w.build)
             })),

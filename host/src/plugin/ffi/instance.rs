@@ -13,7 +13,7 @@ use crate::clock::now_ns;
 use crate::memory::board::Board;
 use crate::memory::board_layout::Running;
 use crate::memory::figures_layout::TurnSlot;
-use crate::plugin::ffi::bytes::{sink, some_sink};
+use crate::plugin::ffi::bytes::{sink, slice, some_sink};
 use crate::plugin::ffi::host_calls::host_table;
 use crate::plugin::ffi::under_way::TurnUnderWay;
 use greenroom_core::framing::custom::{CustomCut, CustomMessage};
@@ -213,7 +213,11 @@ impl Code for Plugin {
         let flags = unsafe { (service.run)(*made, host_table(0), turn, &raw) };
         self.board.end();
         let ended_ns = now_ns();
-        self.count_turns(batch, running.staging, ended_ns.saturating_sub(begun_ns));
+        let taken_ns = ended_ns.saturating_sub(begun_ns);
+        if running.staging.is_watched() {
+            running.staging.took(taken_ns);
+        }
+        self.count_turns(batch, running.staging, taken_ns);
         let calls = self.calls.get().wrapping_add(1);
         self.calls.set(calls);
         if calls.is_multiple_of(TIME_EVERY) || batch.actions.len() >= usize::from(TIME_EVERY) {
@@ -230,6 +234,14 @@ impl Code for Plugin {
             abi::action::PAGE.. => self.abi_minor >= 4,
             _ => self.abi_minor >= 2,
         }
+    }
+
+    fn bytes_of<'a>(&self, action: &abi::Action<'a>) -> (&'a [u8], &'a [u8]) {
+        // SAFETY: the host made the action of bytes that live as long as it does.
+        let name = unsafe { slice(action.name) };
+        // SAFETY: as above.
+        let data = unsafe { slice(action.data) };
+        (name, data)
     }
 
     fn cut(&self, place: &CutPlace, input: &[u8], state: &mut Vec<u8>) -> Result<CustomCut, String> {

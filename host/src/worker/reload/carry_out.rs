@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::plugin::live::LiveState;
-use crate::plugin::prepare::{Job, Loaded};
+use crate::plugin::prepare::{Against, Job, Loaded};
 use crate::plugin::trial::Snapshot;
 use crate::protocol::admin::FRESH_WORKER;
 use crate::worker::ledger::requester;
@@ -52,9 +52,11 @@ pub(in crate::worker) struct ReloadDriver {
     pub(super) requests: u64,
     /// Destinations of reports, by request.
     pub(super) waiting: HashMap<u64, Sender<Answer>>,
-    /// Configurations that single requests are carried out under, by request. Without an entry, the
-    /// configuration in force counts. The request's report removes the entry.
+    /// Configurations that single requests are carried out under, until their reports. Without an
+    /// entry, the configuration in force counts.
     pub(super) configs: HashMap<u64, Arc<Config>>,
+    /// Recordings that requests name, by their numbers.
+    pub(super) against: HashMap<u64, Against>,
     /// Requests that wait for the configuration under way.
     pub(super) deferred: Vec<Deferred>,
     /// Libraries that are loaded and wait for the commit of their group.
@@ -63,8 +65,7 @@ pub(in crate::worker) struct ReloadDriver {
     pub(super) commits: Vec<Vec<(LibraryId, Build)>>,
     /// Ledger lines of commits that are not reported yet, by library. 0: none was added.
     pub(super) lines: HashMap<LibraryId, u64>,
-    /// Hashes of the files that were read for the reloads under way. A refused file is told of by
-    /// its hash.
+    /// Hashes of the files that were read for the reloads under way, which refusals tell.
     pub(super) read: HashMap<LibraryId, String>,
 }
 
@@ -85,6 +86,7 @@ impl ReloadDriver {
             requests: 0,
             waiting: HashMap::new(),
             configs: HashMap::new(),
+            against: HashMap::new(),
             deferred: Vec::new(),
             loaded: HashMap::new(),
             commits: Vec::new(),
@@ -120,7 +122,7 @@ impl ReloadDriver {
                 }
                 Step::Try(id) => {
                     let snapshot = snapshot_for(shell, id).map(Box::new);
-                    shell.threads.prepare.send(Job::Try(id, snapshot));
+                    shell.threads.prepare.send(Job::Try(id, snapshot, self.against_of(shell, id)));
                 }
                 Step::Load(all) => self.begin_load(shell, &all),
                 Step::Commit(all) => self.commits.push(all),
@@ -250,6 +252,7 @@ impl ReloadDriver {
     /// moment, O(sessions in quarantine).
     fn report(&mut self, shell: &mut Shell, id: LibraryId, request: &Request, mut report: Report) {
         self.configs.remove(&request.id);
+        self.against.remove(&request.id);
         report.quarantined = shell.core.quarantined(&report.library);
         let by = requester(request.by);
         match (report.outcome, self.lines.remove(&id)) {

@@ -14,7 +14,7 @@
 
 use crate::admin::query::{Answer, ReloadRequest};
 use crate::config::Config;
-use crate::plugin::prepare::Job;
+use crate::plugin::prepare::{Against, Job};
 use crate::worker::reload::carry_out::{Deferred, ReloadDriver, part_of};
 use crate::worker::shell::Shell;
 use greenroom_core::core::Core;
@@ -38,7 +38,7 @@ impl ReloadDriver {
         wish: ReloadRequest,
         reply: Sender<Answer>,
     ) {
-        let ReloadRequest { target, from, together, dry_run, by } = wish;
+        let ReloadRequest { target, from, together, dry_run, against, by } = wish;
         let ids = match target.map(|name| library_for(&shell.core, &name)) {
             // Paths that never ran a build count, too: their reload is the way to load them.
             None => (0..shell.core.reloads.libraries().len()).map(LibraryId).collect(),
@@ -51,8 +51,18 @@ impl ReloadDriver {
         // Before the requests: a report may follow at once.
         let _ = reply.send(Answer::Reloading(ids.len()));
         let want = if dry_run { Want::DryRun } else { Want::Load };
+        if let Some((file, allow)) = against {
+            // The number of the request below.
+            self.against.insert(self.requests + 1, Against { file, allow });
+        }
         let requests = ids.into_iter().map(|id| (id, from.clone(), want)).collect();
         self.request(shell, requests, by, together && !dry_run, Some(reply));
+    }
+
+    /// Recording that the reload under way of a library must replay.
+    pub(super) fn against_of(&self, shell: &Shell, id: LibraryId) -> Option<Against> {
+        let request = shell.core.reloads.under_way(id)?;
+        self.against.get(&request.id).cloned()
     }
 
     /// Requests a rollback for an operator, to generation `to` or to the previous build. `reply`

@@ -55,8 +55,14 @@ pub(super) fn try_out(hello: &Hello, region: &OwnedFd, epoch: u64) -> Result<Str
 /// Has a child of this binary load a build and build its services.
 fn try_build(config: &Config, build: &RunningBuild) -> Result<Tried, String> {
     let settings = &build.settings_for_handlers(config);
-    let trial =
-        Trial { copy: &build.copy, entry: &build.entry, settings, snapshot: None, limits: &config.limits };
+    let trial = Trial {
+        copy: &build.copy,
+        entry: &build.entry,
+        settings,
+        snapshot: None,
+        recording: None,
+        limits: &config.limits,
+    };
     let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
     trial::run_confined(&binary, &trial, config.reload.confinement, |_, _| {})
 }
