@@ -108,6 +108,12 @@ fn facts(s: &Session, framing: Framing) -> SessionFacts {
 }
 
 impl Staging<'_> {
+    /// Whether a turn of the call has failed.
+    #[inline]
+    pub fn has_failed(&self) -> bool {
+        self.buffers.fault.is_some()
+    }
+
     /// Whether somebody watches the turn, and wants to know how long it takes.
     #[inline]
     pub fn is_watched(&self) -> bool {

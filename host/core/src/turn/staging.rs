@@ -318,12 +318,6 @@ impl<'a> Staging<'a> {
         self.buffers.is_overtime |= taken_ns > self.context.limits.pass_us * 1000;
     }
 
-    /// Whether a turn of the call has failed.
-    #[inline]
-    pub fn has_failed(&self) -> bool {
-        self.buffers.fault.is_some()
-    }
-
     /// Notes work beside turns and effects, in nanoseconds. The batch ends once it is as much as a
     /// stage of a pass may do.
     #[inline]
