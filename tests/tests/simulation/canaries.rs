@@ -62,7 +62,11 @@ impl World {
             (None, 0..2) => self.begin_canary(),
             (None, _) => false,
             (Some(_), 0..3) => self.begin_promotion(),
-            (Some(_), 3..5) => self.take_canary_back(),
+            (Some(_), 3..5) => {
+                let is_back = self.take_canary_back();
+                self.follow_up();
+                is_back
+            }
             // An ordinary reload is refused meanwhile.
             (Some(_), 5) => self.begin_refused_reload(),
             // Its sessions run. No time passes beside: silent peers count on that.
@@ -219,7 +223,7 @@ impl World {
         Some(running.known.facts)
     }
 
-    /// Takes the canary back, unless its promotion is being committed.
+    /// Takes the canary back, unless its promotion is being committed. The caller commits.
     pub(crate) fn take_canary_back(&mut self) -> bool {
         if self.canaries.running.is_none() || self.host.core.reloads.is_committing(self.host.library) {
             return false;
@@ -234,7 +238,6 @@ impl World {
             c.fate = Fate::InTheWay;
         }
         self.counts.canaries_taken_back += 1;
-        self.commit();
         true
     }
 
@@ -257,6 +260,8 @@ impl World {
                 let may_fail = running.flawed || running.known.facts.unreadable.is_some();
                 assert!(may_fail, "a good candidate failed");
                 self.counts.canaries_by_rule += u64::from(self.take_canary_back());
+                // Further commands of this pass come first: they are carried out in order.
+                self.commit();
             }
         }
     }
