@@ -49,6 +49,19 @@ pub fn configure(stream: UnixStream, proposal: Proposal, mailbox: QueryMailbox) 
     })
 }
 
+/// Sends the lines of the ledger, in slices.
+fn history(caller: &mut Caller<'_>, mailbox: &QueryMailbox) -> Result<(), Failure> {
+    // Lines are numbered from 1, so this begins with the oldest line that is kept.
+    let mut from = Some(0);
+    while let Some(line) = from {
+        let lines = |a| if let Answer::Ledger(l) = a { Some(l) } else { None };
+        let slice = get(mailbox, Query::Ledger(line), lines)?;
+        caller.say(&Reply::History(slice.items))?;
+        from = slice.next;
+    }
+    Ok(())
+}
+
 /// Runs one command, and sends all but the end of its answer. The match has an arm for each
 /// command, so a new command can't be forgotten here.
 fn run(
@@ -68,16 +81,7 @@ fn run(
             return Err(Failure::Said("the keeper answers this".into()));
         }
         AdminCommand::Sessions { of, first } => lists::sessions(*of, first, caller, mailbox)?,
-        AdminCommand::History => {
-            // Lines are numbered from 1, so this begins with the oldest line that is kept.
-            let mut from = Some(0);
-            while let Some(line) = from {
-                let lines = |a| if let Answer::Ledger(l) = a { Some(l) } else { None };
-                let slice = get(mailbox, Query::Ledger(line), lines)?;
-                caller.say(&Reply::History(slice.items))?;
-                from = slice.next;
-            }
-        }
+        AdminCommand::History => history(caller, mailbox)?,
         AdminCommand::Release(id) => done(mailbox, Query::Release(id))?,
         AdminCommand::Close(id) => done(mailbox, Query::Close(id))?,
         AdminCommand::CloseAll(ids) => lists::for_each(ids, Query::Close, caller, mailbox)?,

@@ -18,7 +18,8 @@
 //! If the process ends, [`finish`] gives the callers 500 ms to hear so.
 
 use crate::mailbox::Mailbox;
-use crate::protocol::admin::{AdminCommand, Reply, ServedBy};
+use crate::protocol::admin::{AdminCommand, Reply};
+use crate::protocol::serving::ServedBy;
 use crate::sys::descriptors::limit;
 use crate::sys::peer;
 use greenroom_core::reload::request::Requester;

@@ -12,6 +12,7 @@
 //! | [`metrics`] | the answer to `greenroom metrics` |
 //! | [`selection`] | which sessions an operator means |
 //! | [`observer`] | messages of the process that serves HTTP |
+//! | [`serving`] | the process that serves each command, and how long a client waits |
 //! | [`status`] | the answer to `greenroom status` |
 //! | [`link`] | the socket between keeper and worker: packets with descriptors |
 
@@ -26,5 +27,6 @@ pub mod link;
 pub mod metrics;
 pub mod observer;
 pub mod selection;
+pub mod serving;
 pub mod status;
 pub mod watch;

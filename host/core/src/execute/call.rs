@@ -143,6 +143,7 @@ fn note(
     let service = &host.services[batch.service];
     let builds = [
         service.standby.as_ref().map(|b| (&b.build, &b.offer)),
+        service.canary.as_ref().map(|c| (&c.build.build, &c.build.offer)),
         service.build.as_ref().map(|b| (b, &service.offer)),
     ];
     let build = builds.into_iter().flatten().find(|(b, _)| b.generation == callee.generation);

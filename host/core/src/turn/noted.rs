@@ -108,6 +108,11 @@ fn facts(s: &Session, framing: Framing) -> SessionFacts {
 }
 
 impl Staging<'_> {
+    /// Tells how long the call took, in nanoseconds. Code does so behind its last turn.
+    pub fn took(&mut self, ns: u64) {
+        self.buffers.took_ns = Some(ns);
+    }
+
     /// Whether a turn of the call has failed.
     #[inline]
     pub fn has_failed(&self) -> bool {

@@ -247,10 +247,13 @@ impl KeptReads {
         self.all.borrow_mut().push(Read { asked: q.topic, name, key, at: q.at, answer });
     }
 
-    /// Takes what was kept; `None`: some of it was left out.
+    /// Takes what was kept, and begins anew: another build may run the turn again. `None`: some of it
+    /// was left out.
     pub(crate) fn take(&self) -> Option<Vec<Read>> {
+        self.asked.borrow_mut().clear();
+        self.bytes.set(0);
         let all = self.all.take();
-        (!self.is_cut.get()).then_some(all)
+        (!self.is_cut.take()).then_some(all)
     }
 }
 

@@ -306,11 +306,6 @@ impl<'a> Staging<'a> {
         b.has_state = true;
     }
 
-    /// Tells how long the call took, in nanoseconds. Code does so behind its last turn.
-    pub fn took(&mut self, ns: u64) {
-        self.buffers.took_ns = Some(ns);
-    }
-
     /// Tells the time behind a call: CLOCK_MONOTONIC, in nanoseconds. A pass that has taken longer
     /// than `pass_us` by then ends its stage. Code that may be slow calls this now and then.
     pub fn tell_time(&mut self, now_ns: u64) {

@@ -45,6 +45,7 @@ use std::sync::mpsc::Sender;
 
 /// The driver of reloads: state between a request and its report. Nothing of it outlives the
 /// process.
+#[derive(Default)]
 pub(in crate::worker) struct ReloadDriver {
     /// Directories whose libraries are loaded when they appear.
     pub(super) discover: Vec<PathBuf>,
@@ -82,19 +83,7 @@ pub(super) enum Deferred {
 impl ReloadDriver {
     /// Makes a driver with nothing under way. Libraries that appear in `discover` are loaded.
     pub(in crate::worker) fn new(discover: Vec<PathBuf>) -> ReloadDriver {
-        ReloadDriver {
-            discover,
-            requests: 0,
-            waiting: HashMap::new(),
-            configs: HashMap::new(),
-            against: HashMap::new(),
-            canaries: HashMap::new(),
-            deferred: Vec::new(),
-            loaded: HashMap::new(),
-            commits: Vec::new(),
-            lines: HashMap::new(),
-            read: HashMap::new(),
-        }
+        ReloadDriver { discover, ..ReloadDriver::default() }
     }
 
     /// Reports an event to the core, and carries out the steps that it answers with.
