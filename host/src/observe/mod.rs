@@ -16,7 +16,7 @@
 //! | `samples` | lines of a metric |
 //! | `console` | the page for operators |
 //!
-//! Each connection has one request and a thread, for a bounded time. Beyond [`CONNECTIONS_MAX`] a
+//! Each connection has one request and a thread, for a bounded time. Beyond `CONNECTIONS_MAX` a
 //! connection is refused at once, without a thread.
 
 mod console;

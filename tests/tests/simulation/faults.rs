@@ -127,7 +127,8 @@ impl World {
         self.counts.kills_in_sweep += u64::from(self.host.core.store().count(Kind::Drop) > 0);
         self.counts.turns += service.turns;
         self.counts.faults += service.faults;
-        let converts = self.host.core.converts(LIBRARY);
+        // A sweep that ended since is not committed, and neither is what it converted.
+        let converts = self.builds.convert;
         let probation_until_ns = self.host.core.probation(LIBRARY).map(|p| p.until_ns);
         let hash = self.hash();
 

@@ -35,6 +35,8 @@ pub(crate) struct Builds {
     pub(crate) previous: Option<Known>,
     /// Builds that were rolled back and convert what they left.
     pub(crate) converters: Vec<Known>,
+    /// Builds converted, or ran a canary, by the last commit: the record of the library has them.
+    pub(crate) convert: bool,
     /// Builds that stood by so far.
     pub(crate) stood_by: u64,
     /// The reload that is under way.
@@ -50,6 +52,7 @@ impl Builds {
             highest: 0,
             previous: None,
             converters: Vec::new(),
+            convert: false,
             stood_by: 0,
             candidate: None,
             requests: 0,

@@ -8,7 +8,7 @@ use crate::model::Subject;
 use crate::mortals::Mortals;
 use crate::peers::Network;
 use crate::recorded::Recorder;
-use crate::reloads::Builds;
+use crate::reloads::{Builds, LIBRARY};
 use crate::roads::{ADDR, Road, SealedRecords, ciphers};
 use crate::trace::Trace;
 use greenroom::memory::board::Board;
@@ -299,6 +299,7 @@ impl World {
     /// Notes that all that was read counts from here on.
     pub(crate) fn committed(&mut self) {
         self.canary_is_committed();
+        self.builds.convert = self.host.core.converts(LIBRARY);
         self.sealed.lock().expect("one thread").commit();
         for peer in &mut self.network.peers {
             peer.uncommitted.clear();
