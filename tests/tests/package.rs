@@ -131,7 +131,9 @@ fn the_manual_has_a_page_for_each_command_and_completions_for_three_shells() {
         |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
     let help = run(Command::new(built("greenroom")).arg("--help"));
     let commands = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
-    let names: Vec<_> = commands.filter_map(|l| l.split_whitespace().next()).collect();
+    // Deeper lines continue a description.
+    let names: Vec<_> =
+        commands.filter(|l| !l.starts_with("   ")).filter_map(|l| l.split_whitespace().next()).collect();
     assert!(names.contains(&"serve") && names.contains(&"reload"), "{help}");
     for name in names.into_iter().filter(|n| *n != "help") {
         assert!(read(&format!("man/greenroom-{name}.1")).contains(".SH SYNOPSIS"), "{name}");

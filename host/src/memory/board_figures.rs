@@ -63,8 +63,8 @@ impl Board {
             *slot = self.turn_slot(key);
         }
         let turns = self.words()[DONE].load(Relaxed) + u64::from(failed);
-        if turns > 0 {
-            self.note(slot.at + TIMES, ns / turns, turns);
+        if let Some(each_ns) = ns.checked_div(turns) {
+            self.note(slot.at + TIMES, each_ns, turns);
             self.add(slot.at + ACTIONS + (action as usize).min(ACTIONS_MAX - 1), turns);
             self.add(slot.at + FAULTS, u64::from(failed));
         }

@@ -1,4 +1,4 @@
-//! Service of commands: the process that serves each, how long a client waits, whether it asks again.
+//! Service of commands: the process that serves each, its time limit, whether it is asked again.
 //!
 //! Each match has an arm for each command, so a new command can't be forgotten here.
 

@@ -247,7 +247,8 @@ impl KeptReads {
         self.all.borrow_mut().push(Read { asked: q.topic, name, key, at: q.at, answer });
     }
 
-    /// Takes what was kept, and begins anew: another build may run the turn again. `None`: some of it
+    /// Takes what was kept, and begins anew: another build may run the turn again.
+    /// `None`: some of it
     /// was left out.
     pub(crate) fn take(&self) -> Option<Vec<Read>> {
         self.asked.borrow_mut().clear();
