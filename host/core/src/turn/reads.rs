@@ -248,8 +248,7 @@ impl KeptReads {
     }
 
     /// Takes what was kept, and begins anew: another build may run the turn again.
-    /// `None`: some of it
-    /// was left out.
+    /// `None`: some of it was left out.
     pub(crate) fn take(&self) -> Option<Vec<Read>> {
         self.asked.borrow_mut().clear();
         self.bytes.set(0);
