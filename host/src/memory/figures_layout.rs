@@ -3,12 +3,12 @@
 //! | words, from the first on | content |
 //! | --- | --- |
 //! | 0 | number of this layout |
-//! | 16 to 31 | reports by outcome, in the order of [`OUTCOMES`] |
+//! | 16 to 31 | reports by outcome, in the order of `OUTCOMES` |
 //! | 32 to 47 | [`Gauge`]s |
 //! | 64 to 127 | bytes of the store by kind of record, by the kind's number |
 //! | behind those | histograms: passes, pauses, rehearsals |
 //! | behind those | traffic of each service: sessions opened, bytes in, bytes out |
-//! | behind those | turns of a service and generation, in [`SLOTS`] slots |
+//! | behind those | turns of a service and generation, in `SLOTS` slots |
 //!
 //! A slot belongs to one generation of one service. A new generation takes a free slot, or that of
 //! the oldest generation of a service that has several. Turns beyond the last slot share it.
