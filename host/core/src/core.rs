@@ -25,24 +25,19 @@ use crate::host_state::deliver::lose_job;
 use crate::host_state::{HostState, output, tls_due};
 use crate::ids::{ServiceId, Slot};
 use crate::input::Input;
-use crate::ledger::Restored;
 use crate::limits::host::Limits;
 use crate::limits::names::Limit;
 use crate::limits::per_service::AllLimits;
-use crate::operate::check::{self, Builds, Checked, GivenEntry, GivenState};
+use crate::operate::check;
+use crate::operate::desk::OperatorDesk;
 use crate::operate::inspect::{self, Entry, Filter, OwnSlice, SessionView, Slice};
-use crate::operate::message;
-use crate::operate::plan::{Plan, Survey};
-use crate::operate::replay::{Replayed, replay};
-use crate::operate::restore;
-use crate::operate::undo::ReplacedData;
 use crate::operate::watch::WatchDesk;
 use crate::pass::open::Connection;
 use crate::pass::{Pass, Scratch, begin, close, commit, datagram, deliver, open, outcome, receive, send};
 use crate::pass::{ends, start_tls};
 use crate::recovery::rebuild::{Survivor, rebuild};
 use crate::recovery::{reconcile, saved};
-use crate::reload::canary;
+use crate::reload::canary::{self, CanaryDesk};
 use crate::reload::commit::{self as reload_commit, Replaced};
 use crate::reload::judge::LiveData;
 use crate::reload::reloads::Reloads;
@@ -51,7 +46,7 @@ use crate::reload::rollback;
 use crate::reload::sweep::Sweeps;
 use crate::service::canary_counts::BothCounts;
 use crate::service::canary_terms::CanaryTerms;
-use crate::service::convert::{Reread, value_for};
+use crate::service::convert::Reread;
 use crate::service::offer::{Build, Offer, Serving};
 use crate::service::probation::Probation;
 use crate::service::registry::{Service, Traffic};
@@ -61,11 +56,9 @@ use crate::session::table::Sessions;
 use crate::store::kind::Kind;
 use crate::store::records::Store;
 use crate::store::recover::Recovered;
-use crate::tables::entry::version_of;
 use crate::tables::index::Tables;
 use crate::tables::owner::Owners;
 use crate::tls::due::HandshakeDue;
-use crate::turn::turn_record::TurnRecord;
 use greenroom_state::schema::Schema;
 
 /// State of a host, but for sockets, files, threads and loaded code.
@@ -300,14 +293,14 @@ impl Core {
         self.host.quarantined(library)
     }
 
+    /// Lends the desk of what operators do to sessions and their data.
+    pub fn operator(&mut self) -> OperatorDesk<'_> {
+        OperatorDesk { host: &mut self.host, executor: &mut self.executor }
+    }
+
     /// Lends the desk at which watches of turns begin and end.
     pub fn watching(&mut self) -> WatchDesk<'_> {
         WatchDesk { host: &mut self.host }
-    }
-
-    /// Runs a recorded turn with the build that serves, and applies nothing of it.
-    pub fn replay(&mut self, recorded: &TurnRecord) -> Result<Replayed, String> {
-        replay(&mut self.host, &mut self.executor, recorded)
     }
 
     /// Copies a slice of the sessions whose numbers are above `after`.
@@ -403,16 +396,9 @@ impl Core {
         rollback::roll_back(&mut self.host, &mut self.sweeps, library)
     }
 
-    /// Lets a build run some sessions beside the one that serves: the commit of a canary, or its
-    /// continuation by a successor. The counts go on that a predecessor has recorded.
-    pub fn begin_canary(&mut self, build: &Build, offers: Serving, terms: CanaryTerms) {
-        canary::begin(&mut self.host, build, offers, terms);
-    }
-
-    /// Takes the canary of a library back, between two passes, and returns its candidate with the
-    /// counts of all services; `None`: there is no canary.
-    pub fn take_back_canary(&mut self, library: &str) -> Option<(Build, BothCounts)> {
-        canary::take_back(&mut self.host, &mut self.sweeps, library)
+    /// Lends the desk at which canaries begin and are taken back.
+    pub fn canaries(&mut self) -> CanaryDesk<'_> {
+        CanaryDesk { host: &mut self.host, sweeps: &mut self.sweeps }
     }
 
     /// Returns the candidate of a library's canary, its terms, and the counts of all services.
@@ -461,11 +447,6 @@ impl Core {
         close::close(&mut Pass { host, executor, scratch }, id)
     }
 
-    /// Sends a line to a session's peer, in its framing. The error is a sentence: nothing is sent.
-    pub fn send_message(&mut self, id: u64, line: &[u8]) -> Result<(), String> {
-        message::send_message(&mut self.host, &mut self.executor, id, line)
-    }
-
     /// Lets a quarantined session go on with the code that serves, from the next pass on. Fails
     /// if the session is gone or not quarantined.
     pub fn release(&mut self, id: u64) -> Result<(), String> {
@@ -477,49 +458,10 @@ impl Core {
         Ok(())
     }
 
-    /// Checks a state that an operator gives: what would be stored. Stores nothing.
-    pub fn check_state(&mut self, given: &GivenState, builds: &mut Builds) -> Checked {
-        check::check_state(&self.host, &mut self.executor, given, builds)
-    }
-
-    /// Checks an entry that an operator gives: what would be stored. Stores nothing.
-    pub fn check_entry(&self, table: &str, given: &GivenEntry, builds: &mut Builds) -> Checked {
-        check::check_entry(&self.host, table, given, builds)
-    }
-
-    /// Looks at so many items of a plan, and adds what they would change to `survey`. True: all
-    /// are done. The caller repeats the call in later passes.
-    pub fn survey(&self, plan: &Plan, survey: &mut Survey, items: usize) -> bool {
-        restore::survey_plan(&self.host, plan, survey, items)
-    }
-
-    /// Checks whether all that a survey found can be stored, and was checked by the builds that
-    /// serve. The error is a sentence.
-    pub fn has_room(&mut self, plan: &Plan, survey: &Survey) -> Result<(), String> {
-        restore::has_room(&mut self.host, plan, survey)
-    }
-
-    /// Stores all of a plan that differs from what is there, or nothing. Fails with a sentence,
-    /// and nothing has changed then. O(items of the plan + entries of its tables), in one pass.
-    pub fn restore(&mut self, plan: &Plan) -> Result<(Restored, ReplacedData), String> {
-        restore::restore(&mut self.host, plan)
-    }
-
     /// Lets the code that serves a session read its state, as its next turn would. Stores
     /// nothing. The error is the handler's, or names a limit.
     pub fn rehearse(&mut self, slot: Slot) -> Result<Reread, String> {
         rehearse(&self.host, &mut self.executor, slot)
-    }
-
-    /// Lets a table's owner read a value of a version, as the next turn that reads it would.
-    /// Returns the value as the owner would store it. Stores nothing.
-    pub fn rehearse_entry(&self, table: &str, stored: u32, value: &[u8]) -> Result<Vec<u8>, String> {
-        let owner = self.host.owners.get(table).ok_or("nobody owns the table")?;
-        let after = value_for(&self.host.services, owner, table, version_of(stored), value)?;
-        match after.len() > self.limits().table_value_bytes_max {
-            true => Err("it would be over limit table_value_bytes_max".into()),
-            false => Ok(after),
-        }
     }
 
     /// Converts a value with the code that serves a service, or to a newer version with a build

@@ -2,7 +2,7 @@
 //!
 //! The file holds what the sessions were told, what they asked the host, and what they did. It is
 //! whole at each moment up to its last lines, so a command that is killed leaves a recording, too.
-//! It ends in time, at its size, with its sessions, with the host, or by a signal.
+//! A recording ends in time, at its size, with its sessions, with the host, or by a signal.
 
 use crate::admin::follow::{Watched, follow};
 use crate::cli::output::{CommandFailure, complain, print_json};

@@ -1,7 +1,7 @@
 //! Observer: the process that serves metrics, health and the console over HTTP.
 //!
 //! The keeper starts it if the configuration has `[observe]`, and gives it a socket that listens.
-//! It asks the host at the admin socket, as any command does, and holds nothing that a session
+//! The observer asks the host at the admin socket, as any command does, and holds nothing a session
 //! needs. So it may be slow, or die: the keeper starts another one.
 //!
 //! | file | what it does |

@@ -250,7 +250,7 @@ pub fn rehearse(
     let mut progress = Progress { done: 0, total, told: begun, tell };
     let mut r = Rehearsal::default();
     let mut sessions = rehearse_sessions(&mut core, slots, live, &offers, &mut progress, &mut r);
-    let mut bad = rehearse_entries(&core, tables, &entries, live, &mut progress, &mut r);
+    let mut bad = rehearse_entries(&mut core, tables, &entries, live, &mut progress, &mut r);
     let joined = |told: [Option<String>; 2]| {
         let told: Vec<_> = told.into_iter().flatten().collect();
         (!told.is_empty()).then(|| told.join("; "))
@@ -263,7 +263,7 @@ pub fn rehearse(
         core.go_on_with(&build, serving);
         let old_sessions = sessions.take_old(|slot| is_unread_session(&mut core, live, *slot));
         let old =
-            bad.take_old(|(table, version, value)| is_unread_entry(&core, live, table, *version, value));
+            bad.take_old(|(table, version, value)| is_unread_entry(&mut core, live, table, *version, value));
         r.unread_before =
             joined([old_sessions.tell_old(r.sessions, "sessions"), old.tell_old(r.entries, "table entries")]);
     }
@@ -284,9 +284,10 @@ fn is_unread_session(core: &mut Core, live: &LiveState, slot: Slot) -> bool {
 
 /// Whether the build that serves owns a table and can't read this value. A value of a newer version
 /// is not counted, as above.
-fn is_unread_entry(core: &Core, live: &LiveState, table: &str, version: u32, value: &[u8]) -> bool {
+fn is_unread_entry(core: &mut Core, live: &LiveState, table: &str, version: u32, value: &[u8]) -> bool {
     let known = live.shape_of(table).map(|shape| shape.version);
-    known.is_some_and(|known| version <= known) && core.rehearse_entry(table, version, value).is_err()
+    known.is_some_and(|known| version <= known)
+        && core.operator().rehearse_entry(table, version, value).is_err()
 }
 
 /// Value that can't be read: table, version and bytes.
@@ -339,7 +340,7 @@ fn rehearse_sessions(
 /// Has the candidate read and write the picked entries of each of its tables. Returns the
 /// failures.
 fn rehearse_entries<'e>(
-    core: &Core,
+    core: &mut Core,
     tables: Vec<(&'e Offer, &'e TableShape)>,
     entries: &'e BTreeMap<&str, Entries>,
     live: &LiveState,
@@ -356,7 +357,7 @@ fn rehearse_entries<'e>(
         let entries = &entries[table.name.as_str()];
         for (version, key, value) in entries.iter() {
             progress.step(ENTRIES_A_LOOK);
-            match core.rehearse_entry(&table.name, version, value) {
+            match core.operator().rehearse_entry(&table.name, version, value) {
                 Ok(after) => {
                     subject.read += 1;
                     subject.saw(core, version, value, Some(&after));

@@ -110,7 +110,7 @@ pub(super) fn replay(
             // Its turn by the previous build follows.
             TurnOutcome::AskedBefore => Err("the previous build was asked instead".to_owned()),
             TurnOutcome::Quarantined => Err("the build could not read the state".to_owned()),
-            _ => core.replay(&turn).map(|replayed| compare(&core, &offers, &turn, replayed)),
+            _ => core.operator().replay(&turn).map(|replayed| compare(&core, &offers, &turn, replayed)),
         };
         match compared {
             Ok(changes) => {

@@ -60,7 +60,7 @@ pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
         Query::Release(id) => core.release(id).map_or_else(Answer::Error, |()| Answer::Done),
         Query::Close(id) => core.close(id).map_or_else(Answer::Error, |()| Answer::Done),
         Query::Message(id, text) => {
-            core.send_message(id, text.as_bytes()).map_or_else(Answer::Error, |()| Answer::Done)
+            core.operator().send_message(id, text.as_bytes()).map_or_else(Answer::Error, |()| Answer::Done)
         }
         Query::Configure(proposal) => return drivers.proposals.add(proposal, Some(ask.reply)),
         Query::Reload(wish) => return drivers.reload.ask_reload(shell, wish, ask.reply),
@@ -149,15 +149,15 @@ fn replaced_data(core: &Core) -> Option<ReplacedData> {
 /// caller bounds the number: handler code reads each state on the loop's thread.
 fn check_states(core: &mut Core, states: &[GivenState]) -> Answer {
     let mut builds = Builds::new();
-    let checked = states.iter().map(|s| core.check_state(s, &mut builds)).collect();
+    let checked = states.iter().map(|s| core.operator().check_state(s, &mut builds)).collect();
     Answer::Checked(checked, builds, None)
 }
 
 /// Checks entries that an operator wants to restore, one verdict for each. Changes nothing. The
 /// answer names the builds that have checked and the table's owner, which must still hold later.
-fn check_entries(core: &Core, table: &str, entries: &[GivenEntry]) -> Answer {
+fn check_entries(core: &mut Core, table: &str, entries: &[GivenEntry]) -> Answer {
     let mut builds = Builds::new();
-    let checked = entries.iter().map(|e| core.check_entry(table, e, &mut builds)).collect();
+    let checked = entries.iter().map(|e| core.operator().check_entry(table, e, &mut builds)).collect();
     Answer::Checked(checked, builds, core.owners().get(table).copied())
 }
 
@@ -172,7 +172,7 @@ fn schema<'c>(core: &'c Core, of: &SchemaOf) -> Option<&'c Schema> {
 /// Compares one slice more of a plan with the core's data, at most [`ITEMS_PER_SLICE`] items. The
 /// last slice also says whether all of it can be stored; an error there says why it cannot.
 fn continue_survey(core: &mut Core, plan: &Plan, mut survey: Box<Survey>) -> Answer {
-    let whole = core.survey(plan, &mut survey, ITEMS_PER_SLICE);
-    let room = whole.then(|| core.has_room(plan, &survey));
+    let whole = core.operator().survey(plan, &mut survey, ITEMS_PER_SLICE);
+    let room = whole.then(|| core.operator().has_room(plan, &survey));
     Answer::Surveyed(survey, room)
 }

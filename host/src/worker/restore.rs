@@ -102,7 +102,7 @@ fn write(shell: &mut Shell, plan: &Plan) -> Result<Written, String> {
     if shell.lifecycle.is_stopping() {
         return Err("the host is stopping".into());
     }
-    let (restored, replaced) = shell.core.restore(plan)?;
+    let (restored, replaced) = shell.core.operator().restore(plan)?;
     Ok((restored, replaced, plan.services()))
 }
 
@@ -208,7 +208,7 @@ fn plan_fields(
     let packed = json::from_json(&json).map_err(about)?;
     let given = GivenState { session, service: service.clone(), state: Some((version, packed)) };
     let mut plan = Plan::default();
-    let kept = match core.check_state(&given, &mut plan.builds) {
+    let kept = match core.operator().check_state(&given, &mut plan.builds) {
         Checked::Gone => return Err(format!("session {session} is closing already")),
         Checked::Refused(why) => return Err(about(why)),
         // Not refused yet: the schema may name the field that the build cannot read.

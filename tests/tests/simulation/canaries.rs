@@ -208,7 +208,8 @@ impl World {
         self.builds.highest = build.generation;
         // Older code may answer from here on, and newer code may go.
         self.builds.stood_by += 1;
-        self.host.core.begin_canary(build, self.services_of(&known, flawed), terms.clone());
+        let services = self.services_of(&known, flawed);
+        self.host.core.canaries().begin(build, services, terms.clone());
         self.canaries.only.insert(build.generation, terms.clone());
         let (generations, committed) = (BTreeMap::new(), BothCounts::default());
         self.canaries.running = Some(Running { known, flawed, terms, generations, committed });
@@ -229,7 +230,7 @@ impl World {
             return false;
         }
         self.host.core.reloads.cancel(self.host.library, "taken back");
-        let (build, counts) = self.host.core.take_back_canary(LIBRARY).expect("a canary runs");
+        let (build, counts) = self.host.core.canaries().take_back(LIBRARY).expect("a canary runs");
         let running = self.canaries.running.take().expect("a canary runs");
         assert_eq!(build, running.known.build);
         self.count_canary(&counts);
@@ -272,7 +273,7 @@ impl World {
         let (known, flawed, terms) = (&running.known, running.flawed, running.terms.clone());
         let services = self.services_of(known, flawed);
         let before = running.committed;
-        self.host.core.begin_canary(&known.build, services, terms);
+        self.host.core.canaries().begin(&known.build, services, terms);
         let (_, _, counts) = self.host.core.canary(LIBRARY).expect("a canary runs");
         assert_eq!(BothCounts { sessions: 0, ..counts }, BothCounts { sessions: 0, ..before });
         self.counts.kills_with_canary += 1;

@@ -99,7 +99,7 @@ impl Counts {
         // The shipped tally does not fail, and has no effects but output.
         if subject == Subject::Script {
             assert!(self.faults > 5000 && self.quarantined > 100);
-            assert!(self.rollbacks > 60 && self.probations_passed > 30 && self.turns_spared > 300);
+            assert!(self.rollbacks > 100 && self.probations_passed > 30 && self.turns_spared > 300);
             assert!(self.silences > 50 && self.missed > 200 && self.timed_out > 15);
             assert!(self.actions > 10_000 && self.jobs_once > 500 && self.jobs_lost > 50);
             assert!(self.shouts_heard > 5_000 && self.connected > 500 && self.resets > 100);

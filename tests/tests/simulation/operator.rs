@@ -18,9 +18,9 @@ impl World {
         let core = &mut self.host.core;
         let states = core.store().count(Kind::State);
 
-        let (gone, _) = core.restore(&away).expect("nothing needs no room");
+        let (gone, _) = core.operator().restore(&away).expect("nothing needs no room");
         assert_eq!(core.store().count(Kind::State), states - gone.changed);
-        let (done, _) = core.restore(&back).expect("there is room for what there was");
+        let (done, _) = core.operator().restore(&back).expect("there is room for what there was");
 
         assert_eq!((gone.changed, done.changed), (back.states.len(), back.states.len()));
         self.counts.states_put_back += done.changed as u64;
@@ -34,7 +34,7 @@ impl World {
             let Some(state) = view.state else { continue };
             let given = Some((view.record.state_version, state));
             let asked = GivenState { session, service: view.service, state: given };
-            let checked = self.host.core.check_state(&asked, &mut back.builds);
+            let checked = self.host.core.operator().check_state(&asked, &mut back.builds);
             let Checked::Fits { kept, .. } = checked else { continue };
             away.states.push(PlannedState { session, kept: None, given: None });
             back.states.push(PlannedState { session, kept, given: None });

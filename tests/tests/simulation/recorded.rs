@@ -117,7 +117,7 @@ impl World {
             // The previous build runs some turns again, and a build that was not read its state ran
             // none.
             let is_its = turn.generation == build.generation && turn.outcome != TurnOutcome::Quarantined;
-            if is_its && let Ok(replayed) = player.replay(turn) {
+            if is_its && let Ok(replayed) = player.operator().replay(turn) {
                 assert_eq!(replayed.unknown, Vec::<String>::new(), "{turn:#?}");
                 compare(turn, &replayed.turn);
                 self.counts.replayed += 1;

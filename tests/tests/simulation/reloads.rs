@@ -155,13 +155,14 @@ pub(crate) enum Fate {
 
 impl Fate {
     /// Fates to draw from.
-    const ALL: [Fate; 8] = [
+    const ALL: [Fate; 9] = [
         Fate::Good,
         Fate::Good,
         Fate::StageFails,
         Fate::TrialFails,
         Fate::LoadFails,
         Fate::LosesState,
+        Fate::Flawed,
         Fate::Flawed,
         Fate::Flawed,
     ];

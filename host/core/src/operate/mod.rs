@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`inspect`] | read-only views, in slices |
 //! | [`check`] | checks states and entries that an operator wants to write |
+//! | [`desk`] | what operators do, as the front door lends it |
 //! | `message` | a message to a session's peer |
 //! | [`plan`] | the plan of a restore |
 //! | [`replay`] | runs a recorded turn with other code |
@@ -12,6 +13,7 @@
 //! | [`watch`] | begins and ends watches of turns |
 
 pub mod check;
+pub mod desk;
 pub mod inspect;
 pub(crate) mod message;
 pub mod plan;

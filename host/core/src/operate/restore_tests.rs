@@ -81,7 +81,7 @@ fn given(session: u64, version: u32, state: &str) -> GivenState {
 fn plan(core: &mut Core, all: &[GivenState]) -> Plan {
     let mut plan = Plan::default();
     for given in all {
-        match core.check_state(given, &mut plan.builds) {
+        match core.operator().check_state(given, &mut plan.builds) {
             Checked::Fits { kept, .. } => {
                 let given = given.state.clone().filter(|g| kept.as_ref().is_some_and(|k| k != g));
                 plan.states.push(PlannedState { session: plan.states.len() as u64 + 1, kept, given });
@@ -113,14 +113,14 @@ fn what_is_stored_is_what_the_code_writes() {
     let mut core = core(4, Limits::default());
     let all = [given(1, 1, "1a"), given(2, 1, "xb"), given(3, 1, "1c")];
     let planned = plan(&mut core, &all);
-    let (done, _) = core.restore(&planned).unwrap();
+    let (done, _) = core.operator().restore(&planned).unwrap();
     assert_eq!((done.changed, done.unchanged), (3, 0));
     assert_eq!(stored(&core, 2), Some((1, "1b".into())), "written by the code");
     assert_eq!(core.services()[0].stored, BTreeMap::from([(1, 3)]));
     core.handle(Input::Commit);
     let none = GivenState { state: None, ..given(1, 0, "") };
     let planned = plan(&mut core, &[none, given(2, 1, "1b"), given(3, 1, "1z")]);
-    let (done, _) = core.restore(&planned).unwrap();
+    let (done, _) = core.operator().restore(&planned).unwrap();
     assert_eq!((done.changed, done.unchanged), (2, 1));
     assert_eq!((stored(&core, 1), stored(&core, 4)), (None, None));
     assert_eq!((core.store().count(Kind::State), &core.services()[0].stored), (2, &BTreeMap::from([(1, 2)])));
@@ -129,12 +129,15 @@ fn what_is_stored_is_what_the_code_writes() {
     core.host.tables.put(&mut core.host.store, "raw", b"k", 0, b"text").unwrap();
     let entry =
         |key: &str| GivenEntry { key: key.into(), value: b"\xa1x".into(), version: None, until: None };
-    let raw = core.check_entry("raw", &entry("k"), &mut Builds::new());
+    let raw = core.operator().check_entry("raw", &entry("k"), &mut Builds::new());
     assert!(matches!(raw, Checked::Refused(why) if why.contains("no MessagePack")));
-    assert!(matches!(core.check_entry("raw", &entry("l"), &mut Builds::new()), Checked::Fits { .. }));
+    assert!(matches!(
+        core.operator().check_entry("raw", &entry("l"), &mut Builds::new()),
+        Checked::Fits { .. }
+    ));
 
     let mut builds = Builds::new();
-    let mut says = |core: &mut Core, given: &GivenState| core.check_state(given, &mut builds);
+    let mut says = |core: &mut Core, given: &GivenState| core.operator().check_state(given, &mut builds);
     assert_eq!(says(&mut core, &given(9, 1, "1a")), Checked::Gone);
     assert_eq!(says(&mut core, &given(1, 1, "!a")), Checked::Unreadable("it begins with !".into()));
     let other = GivenState { service: "t".into(), ..given(1, 1, "1a") };
@@ -161,10 +164,13 @@ fn a_quarantined_session_waits_with_what_was_put_back() {
     }
     core.handle(Input::Commit);
     // A state that was unreadable before does not stop the restore of a whole dump.
-    assert_eq!(core.check_state(&given(1, 1, "!a"), &mut Builds::new()), Checked::Stays);
-    assert!(matches!(core.check_state(&given(1, 1, "!b"), &mut Builds::new()), Checked::Unreadable(_)));
+    assert_eq!(core.operator().check_state(&given(1, 1, "!a"), &mut Builds::new()), Checked::Stays);
+    assert!(matches!(
+        core.operator().check_state(&given(1, 1, "!b"), &mut Builds::new()),
+        Checked::Unreadable(_)
+    ));
     let planned = plan(&mut core, &[given(1, 1, "1a")]);
-    let (done, _) = core.restore(&planned).unwrap();
+    let (done, _) = core.operator().restore(&planned).unwrap();
     assert_eq!((done.changed, done.quarantined, done.quarantined_ids), (1, 1, vec![1]));
     assert_eq!(core.quarantined("l"), 2);
     assert_eq!(core.release(1), Ok(()));
@@ -178,40 +184,40 @@ fn a_quarantined_session_waits_with_what_was_put_back() {
 fn versions_follow_the_build_that_serves() {
     let mut core = core(2, Limits::default());
     let first = plan(&mut core, &[given(1, 1, "1a")]);
-    core.restore(&first).unwrap();
+    core.operator().restore(&first).unwrap();
     core.handle(Input::Commit);
     // The plan `first` was checked by build 1, so from here on it must be refused.
     core.adopt(&build(2), serving(2));
-    assert_eq!(core.restore(&first).unwrap_err(), MEANWHILE);
+    assert_eq!(core.operator().restore(&first).unwrap_err(), MEANWHILE);
     // A state that is stored as it was given stays, in the version that it has.
     let again = plan(&mut core, &[given(1, 1, "1a"), given(2, 1, "1b")]);
-    let (done, _) = core.restore(&again).unwrap();
+    let (done, _) = core.operator().restore(&again).unwrap();
     assert_eq!((done.changed, done.unchanged), (1, 1));
     assert_eq!((stored(&core, 1), stored(&core, 2)), (Some((1, "1a".into())), Some((2, "2b".into()))));
     let entry =
         |version, value: &str| GivenEntry { key: b"k".into(), value: value.into(), version, until: None };
     let mut builds = Builds::new();
     let fits = |kept: &str, served| Checked::Fits { kept: Some((2, kept.into())), served };
-    assert_eq!(core.check_entry("owned", &entry(Some(1), "1v"), &mut builds), fits("2v", false));
-    assert_eq!(core.check_entry("owned", &entry(None, "2v"), &mut builds), fits("2v", true));
+    assert_eq!(core.operator().check_entry("owned", &entry(Some(1), "1v"), &mut builds), fits("2v", false));
+    assert_eq!(core.operator().check_entry("owned", &entry(None, "2v"), &mut builds), fits("2v", true));
     let unreadable = Checked::Unreadable("it begins with !".into());
-    assert_eq!(core.check_entry("owned", &entry(None, "!v"), &mut builds), unreadable);
+    assert_eq!(core.operator().check_entry("owned", &entry(None, "!v"), &mut builds), unreadable);
     assert_eq!(builds, again.builds);
     core.handle(Input::Commit);
     // A build that was rolled back converts what is restored, too, as long as data that it left is
     // there.
     core.go_back_to(&build(1), serving(1));
     let planned = plan(&mut core, &[given(1, 2, "2z")]);
-    core.restore(&planned).unwrap();
+    core.operator().restore(&planned).unwrap();
     assert_eq!(stored(&core, 1), Some((1, "1z".into())));
     let kept = Checked::Fits { kept: Some((1, b"1v".into())), served: false };
-    assert_eq!(core.check_entry("owned", &entry(Some(2), "2v"), &mut Builds::new()), kept);
+    assert_eq!(core.operator().check_entry("owned", &entry(Some(2), "2v"), &mut Builds::new()), kept);
     // The sweep has converted everything by then, so the converter retires.
     for now in 1..9 {
         core.handle(Input::PassBegins { now_ns: now });
         core.handle(Input::Commit);
     }
-    let refused = core.check_state(&given(1, 2, "2z"), &mut Builds::new());
+    let refused = core.operator().check_state(&given(1, 2, "2z"), &mut Builds::new());
     assert!(matches!(refused, Checked::Refused(why) if why.contains("no build at hand")));
     assert_eq!(core.services()[0].stored, BTreeMap::from([(1, 2)]));
 }
@@ -238,12 +244,12 @@ fn a_survey_in_slices_finds_the_same() {
         plan.gone = vec![99];
         let mut survey = Survey::default();
         let mut slices = 1;
-        while !core.survey(&plan, &mut survey, items) {
+        while !core.operator().survey(&plan, &mut survey, items) {
             slices += 1;
         }
         assert!(slices >= 80 / items, "{slices} slices of {items}");
-        core.has_room(&plan, &survey).unwrap();
-        let (done, _) = core.restore(&plan).unwrap();
+        core.operator().has_room(&plan, &survey).unwrap();
+        let (done, _) = core.operator().restore(&plan).unwrap();
         assert_eq!(survey.found(&plan), done);
         // Plan and table share the multiples of 6 below 60, which are 10 of 30 keys.
         assert_eq!(done.tables["free"], RestoredTable { put: 20, deleted: 20, unchanged: 10 });
@@ -252,7 +258,7 @@ fn a_survey_in_slices_finds_the_same() {
             (core.tables().count("free"), core.tables().count("owned"), core.tables().len()),
             (30, 5, 2)
         );
-        let (again, _) = core.restore(&plan).unwrap();
+        let (again, _) = core.operator().restore(&plan).unwrap();
         assert_eq!((again.changed, again.unchanged, again.tables["free"].unchanged), (0, 20, 30));
     }
 }
@@ -265,7 +271,7 @@ fn limits_hold_for_all_of_it() {
     let mut core = core(2, limits);
     let mut says = |plan: &Plan| {
         let before = core.host.store.bytes();
-        let said = core.restore(plan).map(|_| ());
+        let said = core.operator().restore(plan).map(|_| ());
         assert!(said.is_ok() || core.host.store.bytes() == before, "what is refused changes nothing");
         said.err().unwrap_or_default()
     };
@@ -296,7 +302,7 @@ fn limits_hold_for_all_of_it() {
     let own = ServiceLimits { state_bytes_max: Some(3), ..ServiceLimits::default() };
     let host = core.limits().clone();
     core.set_limits(AllLimits { services: BTreeMap::from([("s".to_owned(), own)]), ..AllLimits::from(host) });
-    let mut check = |state: &str| core.check_state(&given(1, 1, state), &mut Builds::new());
+    let mut check = |state: &str| core.operator().check_state(&given(1, 1, state), &mut Builds::new());
     assert!(matches!(check("1ab"), Checked::Fits { .. }));
     assert_eq!(check("1abc"), Checked::Refused("it would have 4 bytes (limit state_bytes_max: 3)".into()));
 }

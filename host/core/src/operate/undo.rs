@@ -5,7 +5,8 @@
 //! wrote since keeps what was written. The record counts from the commit of its change, so a
 //! successor can undo, too.
 //!
-//! One record holds it, which bounds what can be undone: a larger change remembers its size alone.
+//! A single record holds the change, which bounds what can be undone: a larger change remembers
+//! its size alone.
 //!
 //! | bytes | content |
 //! | --- | --- |

@@ -26,10 +26,30 @@ use crate::service::registry::{Canary, LoadedBuild};
 use crate::store::kind::Kind;
 use std::sync::Arc;
 
+/// Desk at which canaries begin and are taken back. Made for each call.
+pub struct CanaryDesk<'a> {
+    pub(crate) host: &'a mut HostState,
+    pub(crate) sweeps: &'a mut Sweeps,
+}
+
+impl CanaryDesk<'_> {
+    /// Lets a build run some sessions beside the one that serves: the commit of a canary, or its
+    /// continuation by a successor. The counts go on that a predecessor has recorded.
+    pub fn begin(&mut self, build: &Build, offers: Serving, terms: CanaryTerms) {
+        begin(self.host, build, offers, terms);
+    }
+
+    /// Takes the canary of a library back, between two passes, and returns its candidate with the
+    /// counts of all services; `None`: there is no canary.
+    pub fn take_back(&mut self, library: &str) -> Option<(Build, BothCounts)> {
+        take_back(self.host, self.sweeps, library)
+    }
+}
+
 /// Begins a canary in the services of a library, with the counts that a predecessor has recorded
 /// for it. Quarantined sessions that it includes go on with the candidate. Offers of services that
 /// the library does not serve are retired; the judgement has made sure that there are none.
-pub(crate) fn begin(host: &mut HostState, build: &Build, offers: Serving, terms: CanaryTerms) {
+fn begin(host: &mut HostState, build: &Build, offers: Serving, terms: CanaryTerms) {
     let terms = Arc::new(terms);
     for (offer, code) in offers {
         let loaded = LoadedBuild::new(offer, build.clone(), code);
@@ -71,11 +91,7 @@ fn resume_included(host: &mut HostState, library: &str) {
 /// Takes a canary back: all sessions of the library run the build that serves. The candidate
 /// converts what it left. Returns the candidate and its counts; `None`: there is no canary, and
 /// nothing has changed. O(services), and O(quarantined sessions).
-pub(crate) fn take_back(
-    host: &mut HostState,
-    sweeps: &mut Sweeps,
-    library: &str,
-) -> Option<(Build, BothCounts)> {
+fn take_back(host: &mut HostState, sweeps: &mut Sweeps, library: &str) -> Option<(Build, BothCounts)> {
     let build = host.canaries.of(library)?.clone();
     // First: these sessions are to find the other code with their next turn.
     resume_included(host, library);

@@ -99,7 +99,7 @@ impl Bench {
                 .map(|o| (o, Box::new(Stub(|_: &Action<'_>, _: &mut Staging<'_>| Ok(()))) as Box<dyn Code>))
                 .collect();
             match self.0.reloads.under_way(l).map(|r| r.want) {
-                Some(Want::Canary) => self.0.begin_canary(&build, code, CanaryTerms::default()),
+                Some(Want::Canary) => self.0.canaries().begin(&build, code, CanaryTerms::default()),
                 _ => self.0.adopt(&build, code),
             }
             said = self.on(Event::Committed(vec![l], 5.0));
@@ -321,7 +321,7 @@ fn a_canary_is_in_the_way_until_it_is_promoted_or_taken_back() {
     b.rest(l, "h4", vec![offer("s", 2, "string")]);
     b.want(l, 10, OP, Want::Promote(3));
     b.on(Event::Staged(l, Ok("h4".into())));
-    assert_eq!(b.0.take_back_canary("a").map(|(build, _)| build.generation), Some(3));
+    assert_eq!(b.0.canaries().take_back("a").map(|(build, _)| build.generation), Some(3));
     let said = b.on(Event::Tried(l, candidate("a", vec![offer("s", 2, "string")])));
     assert!(said.contains("generation 3 is no canary any more"), "{said}");
     // A number is never given again.

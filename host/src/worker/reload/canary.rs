@@ -121,7 +121,7 @@ pub(in crate::worker) fn end_with_line(
     why: String,
 ) -> Result<Report, String> {
     let terms = shell.core.canary(library).map(|(_, terms, _)| terms.clone()).unwrap_or_default();
-    let taken = shell.core.take_back_canary(library);
+    let taken = shell.core.canaries().take_back(library);
     let (candidate, counts) = taken.ok_or_else(|| no_canary(&shell.core, library))?;
     if let Some(mut record) = shell.builds.get(id).cloned() {
         record.canary = None;
@@ -151,7 +151,7 @@ pub(super) fn begin(
     code: Serving,
     terms: CanaryTerms,
 ) -> Vec<PathBuf> {
-    shell.core.begin_canary(&candidate.build(), code, terms.clone());
+    shell.core.canaries().begin(&candidate.build(), code, terms.clone());
     // Always there: the judgement wants a build that serves.
     let Some(mut record) = shell.builds.get(id).cloned() else { return Vec::new() };
     let library = &shell.core.reloads.libraries()[id.0];
@@ -164,7 +164,7 @@ pub(super) fn begin(
     // A successor that knew of no canary would have nothing that reads the states of its sessions.
     if !shell.builds.is_recorded(&shell.core, id) {
         tracing::error!("{library}: the canary ends at once, as it cannot be recorded");
-        shell.core.take_back_canary(&library);
+        shell.core.canaries().take_back(&library);
     }
     unused
 }

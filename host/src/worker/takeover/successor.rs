@@ -157,7 +157,7 @@ fn go_on_with_others(shell: &mut Shell, record: &mut LibraryRecord) {
         let terms = canary.as_ref().filter(|c| c.generation == converter.generation).map(|c| &c.terms);
         match (converter.load(shell.config.get(), shell.board), terms) {
             (Ok(serving), Some(terms)) => {
-                shell.core.begin_canary(&converter.build(), serving, terms.clone());
+                shell.core.canaries().begin(&converter.build(), serving, terms.clone());
                 begun.clone_from(&canary);
             }
             (Ok(serving), None) => shell.core.go_on_converting(&converter.build(), serving),
