@@ -1,7 +1,7 @@
 //! Effects of a turn as somebody who watches it sees them: whole, by name, without the arena.
 //!
 //! Deadlines are told as the time that is left, so that the same turn at another time has the same
-//! effects. [`super::effect_telling`] makes the records.
+//! effects. `effect_telling` makes the records.
 
 use greenroom_state::byte_text::ByteText;
 use serde::{Deserialize, Serialize};

@@ -4,8 +4,8 @@
 //! recording keeps each question and its answer. A replay gives the same answers to other code.
 //! Questions that no recorded turn has asked have no answer then, and are told.
 //!
-//! Nobody asks here unless the turn is recorded or played: [`super::context::TurnContext`] and
-//! [`super::stored_tables`] look first.
+//! Nobody asks here unless the turn is recorded or played: `TurnContext` and
+//! `stored_tables` look first.
 
 use greenroom_state::byte_text::ByteText;
 use serde::{Deserialize, Serialize};
