@@ -44,10 +44,11 @@ impl Watch {
         serde_json::from_str(&self.line()).expect("JSON")
     }
 
-    /// Ends the command by a signal, as an operator does, and returns its exit code.
+    /// Ends the command by a signal, and returns its exit code. Not by SIGINT: shells ignore it for
+    /// what they run in the background, and so would the command.
     fn interrupt(mut self) -> Option<i32> {
         // SAFETY: the process is a child that was not waited for.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGINT) };
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
         self.child.wait().expect("its end").code()
     }
 }
