@@ -12,7 +12,7 @@
 //! | worker loads libraries and opens ports | exit code 1, with the worker's reason |
 //!
 //! Standard output gets the addresses and the line `ready`, once the host serves. Scripts wait
-//! for that line. All else goes to the log on standard error.
+//! for that line. All else goes to the log.
 
 use crate::admin::server::{self, AdminSocket};
 use crate::cli::confined::confined;
@@ -25,7 +25,8 @@ use crate::keeper::Keeper;
 use crate::keeper::events::Event;
 use crate::keeper::options::Options;
 use crate::keeper::upkeep::Upkeep;
-use crate::logs;
+use crate::logs::levels::{Levels, LogLevel};
+use crate::logs::{self, LogStart};
 use crate::plugin::discover;
 use crate::plugin::watch;
 use crate::protocol::found::Found;
@@ -37,7 +38,6 @@ use greenroom_state::endpoint::Endpoint;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use tracing_subscriber::filter::LevelFilter;
 
 /// Longest path of a Unix socket, in bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -75,9 +75,10 @@ pub(super) struct Serve {
     /// Stop in order once this process, which started the host, has ended (`greenroom dev` says so)
     #[arg(long, hide = true, value_name = "PID")]
     end_with: Option<i32>,
-    /// Level of the log: error, warn, info, debug, trace
-    #[arg(long, env = "GREENROOM_LOG", default_value = "info", value_name = "LEVEL")]
-    log: LevelFilter,
+    /// Level of the log: error, warn, info, debug, trace [default: log.level of the configuration,
+    /// or info]
+    #[arg(long, env = "GREENROOM_LOG", value_name = "LEVEL")]
+    log: Option<LogLevel>,
 }
 
 impl Serve {
@@ -90,7 +91,7 @@ impl Serve {
         let failed = |what: &str, e: std::io::Error| CommandFailure::Failed(format!("{what}: {e}"));
         // Before the working directory changes.
         let path = self.config.as_deref().map(absolute).transpose()?;
-        let source = ConfigSource { path, listen: self.listen.clone(), no_watch: self.no_watch };
+        let source = ConfigSource { path, listen: self.listen.clone(), no_watch: self.no_watch, log: self.log };
         let dir = absolute(dir)?;
         let copies = self.copies.as_deref().map(absolute).transpose()?;
         let dirs = [Some(&*dir), copies.as_deref()].into_iter().flatten().filter(|_| !self.check_config);
@@ -105,8 +106,16 @@ impl Serve {
         }
         let runtime = Runtime::take(&dir, copies.as_deref()).map_err(CommandFailure::Failed)?;
         // A worker could not be told of another path.
-        let log_file = logs::file().filter(|path| is_text(path).is_ok());
-        let _log = logs::start(self.log, false, log_file.clone()).map_err(|e| failed("the log", e))?;
+        let log_file = logs::file::of_standard_error().filter(|path| is_text(path).is_ok());
+        let log_to = config.log.to();
+        let _log = logs::start(LogStart {
+            process: if self.no_keeper { "host" } else { "keeper" },
+            to: &log_to,
+            standard_error: log_file.clone(),
+            apart: false,
+            levels: Levels { all: config.log.level(), ..Levels::default() },
+        })
+        .map_err(|e| CommandFailure::Failed(format!("the log: {e}")))?;
         left_out.iter().for_each(|why| tracing::warn!("{why}; it is left out"));
         user.iter().for_each(|user| tracing::info!("the host runs as user {user}"));
         begin_process(self.no_keeper).map_err(|e| failed("this process", e))?;
@@ -126,7 +135,7 @@ impl Serve {
             host_number: runtime.host_number(),
             runtime: dir.clone(),
             copies: runtime.copies().into(),
-            log: self.log.to_string(),
+            log_to,
             log_file,
             in_process: ours,
         };
@@ -210,7 +219,7 @@ fn watch_files(keeper: &Keeper, found: &Found, watch: bool) -> Result<(), String
 
 /// Refuses paths of the host that no worker could be told of, and that no socket could have.
 fn check_paths(dir: &Path, copies: Option<&Path>, config: &Config) -> Result<(), String> {
-    [Some(dir), copies, config.save.file.as_deref()].into_iter().flatten().try_for_each(is_text)?;
+    [Some(dir), copies, config.save.file.as_deref(), config.log.file.as_deref()].into_iter().flatten().try_for_each(is_text)?;
     let socket = socket_path(dir);
     match socket.as_os_str().len() {
         n if n > SOCKET_PATH_BYTES_MAX => Err(format!(

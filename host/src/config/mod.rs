@@ -22,6 +22,11 @@
 //! listen = "127.0.0.1:9900"               # metrics and health over HTTP; else none
 //! console = true                          # the console, too
 //!
+//! [log]
+//! format = "json"                         # else text, or journald where standard error is that
+//! file = "/var/log/greenroom/log"         # else standard error
+//! level = "debug"                         # else info
+//!
 //! [process]
 //! user = "greenroom"                      # of a host that root starts; else root
 //!
@@ -45,6 +50,7 @@
 //! | [`changes`] | differences between two configurations, by name |
 //! | [`file_contents`] | contents of the files that settings name |
 //! | `files` | files that settings name: reads them |
+//! | [`log`] | format, file and level of the log |
 //! | `needs` | what endpoints need of their service |
 //! | [`observe`] | address and token of the observer |
 //! | [`process`] | rights of the host's processes |
@@ -59,6 +65,7 @@ pub mod changes;
 pub mod file_contents;
 mod files;
 mod listen;
+pub mod log;
 mod needs;
 pub mod observe;
 pub mod process;
@@ -71,6 +78,7 @@ pub mod trust;
 
 use crate::config::file_contents::FileContents;
 use crate::config::listen::{named, needs_tls, why_not, with_ipv4};
+use crate::config::log::LogConfig;
 use crate::config::observe::ObserveConfig;
 use crate::config::process::ProcessConfig;
 use crate::config::socket_file::SocketFile;
@@ -105,6 +113,8 @@ pub struct Config {
     pub trust: Trust,
     /// Metrics, health and the console over HTTP.
     pub observe: ObserveConfig,
+    /// Format, file and level of the log.
+    pub log: LogConfig,
     /// Rights of the processes.
     pub process: ProcessConfig,
     /// Services, by name. A name that no library offers is allowed: its library may come later.
@@ -125,6 +135,7 @@ impl Default for Config {
             reload: ReloadConfig::default(),
             trust: Trust::default(),
             observe: ObserveConfig::default(),
+            log: LogConfig::default(),
             process: ProcessConfig::default(),
             service: BTreeMap::new(),
             files: FileContents::default(),
@@ -227,6 +238,7 @@ impl Config {
         }
         config.service.values_mut().filter_map(|s| s.tls.as_mut()).for_each(|tls| tls.resolve(base));
         config.observe.resolve(base);
+        config.log.resolve(base);
         config.read_files(base).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(config)
     }
@@ -235,6 +247,7 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         self.all_limits().check()?;
         self.observe.check().map_err(|e| format!("observe: {e}"))?;
+        self.log.check()?;
         for (name, service) in &self.service {
             check_origins(&service.origins).map_err(|e| format!("service.{name}.origins: {e}"))?;
             TrustedProxies::read(&service.proxy_from)

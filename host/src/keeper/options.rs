@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::config::source::ConfigSource;
+use crate::logs::LogTo;
 use crate::protocol::found::Found;
 use crate::protocol::status::Confined;
 use crate::sys::activation::GivenDescriptor;
@@ -28,9 +29,9 @@ pub struct Options {
     pub copies: PathBuf,
     /// File of saved tables and ledger.
     pub save: PathBuf,
-    /// The most detailed level that is logged.
-    pub log: String,
-    /// Path of the log, if it is a file.
+    /// Place and format of the log.
+    pub log_to: LogTo,
+    /// Path of the file that standard error is, if it is one.
     pub log_file: Option<PathBuf>,
     /// Socket to a worker in this very process. `None`: each worker has a process of its own.
     pub in_process: Option<OwnedFd>,

@@ -20,7 +20,9 @@ impl AdminCommand {
     /// The process that serves this command.
     pub fn served_by(&self) -> ServedBy {
         match self {
-            Self::Status | Self::Metrics | Self::Withhold(_) | Self::Upgrade { .. } => ServedBy::Keeper,
+            Self::Status | Self::Metrics | Self::Log(_) | Self::Withhold(_) | Self::Upgrade { .. } => {
+                ServedBy::Keeper
+            }
             Self::Configure => ServedBy::KeeperThenWorker,
             Self::Sessions { .. }
             | Self::History
@@ -53,12 +55,14 @@ impl AdminCommand {
         match self {
             Self::Status
             | Self::Metrics
+            | Self::Log(None)
             | Self::Sessions { .. }
             | Self::History
             | Self::Await(_)
             | Self::Dump { .. } => true,
             Self::Canaries | Self::Show(_) | Self::Tables | Self::Entries(_) => true,
-            Self::Release(_)
+            Self::Log(Some(_))
+            | Self::Release(_)
             | Self::Close(_)
             | Self::CloseAll(_)
             | Self::Message { .. }
@@ -101,6 +105,7 @@ impl AdminCommand {
             | Self::Upgrade { .. } => Some(STEP_MAX),
             Self::Status
             | Self::Metrics
+            | Self::Log(_)
             | Self::Sessions { .. }
             | Self::History
             | Self::Release(_)
