@@ -100,7 +100,10 @@ fn pass_on(read: &OwnedFd, copy: &(OwnedFd, OwnedFd), mut held: Held) {
         }
         // Nothing else writes there, so all of it comes at once.
         let Ok(n) = rustix::io::read(&copy.0, &mut buffer) else { continue };
-        lines.push(&buffer[..n], |line| tracing::info!(target: logs::HANDLER_OUTPUT, "handler output: {line}"));
+        lines.push(
+            &buffer[..n],
+            |line| tracing::info!(target: logs::HANDLER_OUTPUT, "handler output: {line}"),
+        );
         held.take(read, n, lines.begun.len(), logs::lines_offered());
     }
 }

@@ -240,7 +240,7 @@ fn take_in(stream: UnixStream, post: &Mailbox<Asked>) -> io::Result<()> {
         }
         return Ok(());
     }
-    let one_reply = matches!(command, AdminCommand::Status | AdminCommand::Metrics);
+    let one_reply = matches!(command, AdminCommand::Status | AdminCommand::Metrics | AdminCommand::Log(_));
     let (answers, answered) = channel();
     post.post(Asked::OfKeeper(command, answers));
     let mut last = None;

@@ -91,7 +91,8 @@ impl Serve {
         let failed = |what: &str, e: std::io::Error| CommandFailure::Failed(format!("{what}: {e}"));
         // Before the working directory changes.
         let path = self.config.as_deref().map(absolute).transpose()?;
-        let source = ConfigSource { path, listen: self.listen.clone(), no_watch: self.no_watch, log: self.log };
+        let source =
+            ConfigSource { path, listen: self.listen.clone(), no_watch: self.no_watch, log: self.log };
         let dir = absolute(dir)?;
         let copies = self.copies.as_deref().map(absolute).transpose()?;
         let dirs = [Some(&*dir), copies.as_deref()].into_iter().flatten().filter(|_| !self.check_config);
@@ -219,7 +220,10 @@ fn watch_files(keeper: &Keeper, found: &Found, watch: bool) -> Result<(), String
 
 /// Refuses paths of the host that no worker could be told of, and that no socket could have.
 fn check_paths(dir: &Path, copies: Option<&Path>, config: &Config) -> Result<(), String> {
-    [Some(dir), copies, config.save.file.as_deref(), config.log.file.as_deref()].into_iter().flatten().try_for_each(is_text)?;
+    [Some(dir), copies, config.save.file.as_deref(), config.log.file.as_deref()]
+        .into_iter()
+        .flatten()
+        .try_for_each(is_text)?;
     let socket = socket_path(dir);
     match socket.as_os_str().len() {
         n if n > SOCKET_PATH_BYTES_MAX => Err(format!(

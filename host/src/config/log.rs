@@ -25,7 +25,9 @@ impl LogConfig {
     pub(super) fn check(&self) -> Result<(), String> {
         let Some(file) = &self.file else { return Ok(()) };
         if self.format == Some(LogFormat::Journald) {
-            return Err("log.file: the journal takes no file; leave it out, or choose `text` or `json`".into());
+            return Err(
+                "log.file: the journal takes no file; leave it out, or choose `text` or `json`".into()
+            );
         }
         match file.as_os_str().is_empty() || file.as_os_str().as_encoded_bytes().contains(&0) {
             true => Err(format!("log.file: {file:?} names no file")),

@@ -110,18 +110,24 @@ impl Keeper {
 
     /// Changes levels, and tells all who log. The error says what is wrong with the wish.
     fn change_level(&mut self, wish: &LevelWish) -> Result<(), String> {
+        // The services as they are now: one may have come since.
+        self.worker.read_board();
         if let Some(service) = wish.service.as_ref().filter(|name| !self.knows_service(name)) {
             let all: Vec<_> = self.worker.services().map(|s| s.name.as_str()).collect();
-            return Err(format!("no service is named {service}; the services are: {}", all.join(", ")));
+            let all = if all.is_empty() { "not known yet".into() } else { all.join(", ") };
+            return Err(format!("no service is named {service}; the services are: {all}"));
         }
-        let until = match wish.for_ms {
-            Some(0) => return Err("the level would end at once: --for must be more than 0".into()),
-            Some(ms) => {
-                let at = Instant::now().checked_add(Duration::from_millis(ms));
-                Some(at.ok_or("the time of --for is too long; without it the level stays until the host ends")?)
-            }
-            None => None,
-        };
+        let until =
+            match wish.for_ms {
+                Some(0) => return Err("the level would end at once: --for must be more than 0".into()),
+                Some(ms) => {
+                    let at = Instant::now().checked_add(Duration::from_millis(ms));
+                    Some(at.ok_or(
+                        "the time of --for is too long; without it the level stays until the host ends",
+                    )?)
+                }
+                None => None,
+            };
         self.log_levels.apply(wish, until);
         self.tell_levels();
         let of = wish.service.as_deref().unwrap_or("all");

@@ -151,7 +151,8 @@ mod tests {
         buckets.name(kind, "it failed".into());
         assert_eq!(buckets.note(kind, || began), Verdict::LeftOut { is_first: false });
         // Another kind, another service and another session have their own.
-        for other in [Kind { site: 8, ..kind }, Kind { service: "tally", ..kind }, Kind { session: 8, ..kind }]
+        for other in
+            [Kind { site: 8, ..kind }, Kind { service: "tally", ..kind }, Kind { session: 8, ..kind }]
         {
             assert_eq!(passed(&mut buckets, other, 1), 1, "{other:?}");
         }

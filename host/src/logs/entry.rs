@@ -42,11 +42,7 @@ pub(super) enum FieldValue {
 
 impl Entry {
     /// Entry that the log itself makes.
-    pub(super) fn own(
-        level: Level,
-        message: String,
-        fields: Vec<(&'static str, FieldValue)>,
-    ) -> Entry {
+    pub(super) fn own(level: Level, message: String, fields: Vec<(&'static str, FieldValue)>) -> Entry {
         Entry { time: SystemTime::now(), level, message, fields, place: None }
     }
 

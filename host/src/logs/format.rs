@@ -180,7 +180,10 @@ mod tests {
         let json: Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&json["level"], &json["process"]), (&"warn".into(), &"worker".into()));
         assert_eq!((&json["service"], &json["session"]), (&"chat".into(), &7.into()));
-        assert_eq!((&json["message"], &json["time"]), (&"odd\n2026 \u{202e}words".into(), &"2026-11-30T00:53:20.123456Z".into()));
+        assert_eq!(
+            (&json["message"], &json["time"]),
+            (&"odd\n2026 \u{202e}words".into(), &"2026-11-30T00:53:20.123456Z".into())
+        );
         assert_eq!(json["pid"], std::process::id());
     }
 

@@ -76,9 +76,10 @@ impl FromStr for LogLevel {
     type Err = String;
 
     fn from_str(text: &str) -> Result<LogLevel, String> {
-        let filter = text.parse::<LevelFilter>();
+        // An empty text would be one of `tracing`.
+        let filter = text.parse::<LevelFilter>().ok().filter(|_| !text.is_empty());
         let filter = filter
-            .map_err(|_| format!("{text:?} is no level; those are error, warn, info, debug and trace"))?;
+            .ok_or_else(|| format!("{text:?} is no level; those are error, warn, info, debug and trace"))?;
         Ok(match filter.into_level() {
             None => LogLevel::Off,
             Some(Level::ERROR) => LogLevel::Error,
@@ -235,6 +236,7 @@ mod tests {
         assert_eq!("WARN".parse(), Ok(LogLevel::Warn));
         let said = "loud".parse::<LogLevel>().unwrap_err();
         assert!(said.contains("\"loud\" is no level; those are error"), "{said}");
+        assert!("".parse::<LogLevel>().is_err());
         assert!(LogLevel::Off < LogLevel::Error && LogLevel::Debug < LogLevel::Trace);
         assert!(!LogLevel::Off.shows(Level::ERROR) && LogLevel::Warn.shows(Level::ERROR));
     }

@@ -1,6 +1,6 @@
 //! Log of a worker's process, and the way of what handlers print into it.
 
-use crate::logs::levels::{LogLevel, Levels};
+use crate::logs::levels::{Levels, LogLevel};
 use crate::logs::{LogGuard, LogStart, LogTo};
 use crate::protocol::keeper::{Hello, ToKeeper, ToWorker};
 use crate::protocol::link::Link;

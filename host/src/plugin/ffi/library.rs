@@ -126,11 +126,7 @@ impl Library {
     /// Builds an instance of each service from its settings (JSON; `{}` if it has none). Turns
     /// are noted on the board. If a service refuses its settings, the error names the service,
     /// and the instances that were built end.
-    pub fn create(
-        self,
-        settings: &BTreeMap<String, String>,
-        board: Board,
-    ) -> Result<Serving, String> {
+    pub fn create(self, settings: &BTreeMap<String, String>, board: Board) -> Result<Serving, String> {
         let mut made = Serving::new();
         let names = self.services().filter_map(|service| text(service.name).map(str::to_owned));
         let host = host_table(names.collect());
