@@ -46,8 +46,8 @@ pub(crate) fn install(level: &AtomicU32) {
     let _ = tracing_core::dispatcher::set_global_default(tracing_core::Dispatch::new(ToHost));
 }
 
-/// Follows the level of the host, which operators change at any time. Costs two loads while it stays
-/// the same; else O(call sites), and a lock.
+/// Follows the level of the host, which operators change at any time. Costs two loads while it
+/// stays the same; else O(call sites), and a lock.
 #[inline]
 pub(crate) fn follow(level: &AtomicU32) {
     let level = level.load(Ordering::Relaxed);

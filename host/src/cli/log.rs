@@ -31,7 +31,7 @@ pub(super) struct Log {
     json: bool,
 }
 
-/// What an operator asks for.
+/// Wish of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Level(LogLevel),

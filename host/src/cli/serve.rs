@@ -25,8 +25,9 @@ use crate::keeper::Keeper;
 use crate::keeper::events::Event;
 use crate::keeper::options::Options;
 use crate::keeper::upkeep::Upkeep;
+use crate::logs::format::LogTo;
 use crate::logs::levels::{Levels, LogLevel};
-use crate::logs::{self, LogStart};
+use crate::logs::{self, LogGuard, LogStart};
 use crate::plugin::discover;
 use crate::plugin::watch;
 use crate::protocol::found::Found;
@@ -106,17 +107,7 @@ impl Serve {
             return crate::cli::check_config::run(&config, &found);
         }
         let runtime = Runtime::take(&dir, copies.as_deref()).map_err(CommandFailure::Failed)?;
-        // A worker could not be told of another path.
-        let log_file = logs::file::of_standard_error().filter(|path| is_text(path).is_ok());
-        let log_to = config.log.to();
-        let _log = logs::start(LogStart {
-            process: if self.no_keeper { "host" } else { "keeper" },
-            to: &log_to,
-            standard_error: log_file.clone(),
-            apart: false,
-            levels: Levels { all: config.log.level(), ..Levels::default() },
-        })
-        .map_err(|e| CommandFailure::Failed(format!("the log: {e}")))?;
+        let (_log, log_to, log_file) = start_log(&config, self.no_keeper)?;
         left_out.iter().for_each(|why| tracing::warn!("{why}; it is left out"));
         user.iter().for_each(|user| tracing::info!("the host runs as user {user}"));
         begin_process(self.no_keeper).map_err(|e| failed("this process", e))?;
@@ -167,6 +158,22 @@ impl Serve {
         }
         discover::look(&sources).map_err(CommandFailure::Failed)
     }
+}
+
+/// Starts the log. Returns its place, and the path of the file that standard error is, if it is one.
+fn start_log(config: &Config, no_keeper: bool) -> Result<(LogGuard, LogTo, Option<PathBuf>), CommandFailure> {
+    // A worker could not be told of another path.
+    let standard_error = logs::file::of_standard_error().filter(|path| is_text(path).is_ok());
+    let to = config.log.to();
+    let guard = logs::start(LogStart {
+        process: if no_keeper { "host" } else { "keeper" },
+        to: &to,
+        standard_error: standard_error.clone(),
+        apart: false,
+        levels: Levels { all: config.log.level(), ..Levels::default() },
+    });
+    let guard = guard.map_err(|e| CommandFailure::Failed(format!("the log: {e}")))?;
+    Ok((guard, to, standard_error))
 }
 
 /// Runs the keeper on a thread beside the worker, until both have ended.

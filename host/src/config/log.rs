@@ -1,8 +1,8 @@
 //! Section `[log]`: format, file and level of the host's log.
 
-use crate::logs::format::LogFormat;
+use crate::logs::format::{LogFormat, LogTo};
+use crate::logs::journal;
 use crate::logs::levels::LogLevel;
-use crate::logs::{LogTo, journal};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 

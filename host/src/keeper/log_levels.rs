@@ -4,13 +4,10 @@
 //! stalls. Each worker learns them at its start, and from then on by a message. Ends are counted by
 //! a clock that nobody sets.
 
-use crate::keeper::Keeper;
-use crate::logs::levels::{self, Levels, LogLevel};
-use crate::protocol::admin::Reply;
-use crate::protocol::keeper::ToWorker;
+use crate::logs::levels::{Levels, LogLevel};
 use crate::protocol::log::{LevelLine, LevelWish, LogReport};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A level that an operator has set.
 #[derive(Debug, Clone, Copy)]
@@ -57,13 +54,23 @@ impl LogLevels {
         }
     }
 
+    /// Follows the configuration. Returns whether its level is another one.
+    pub(super) fn configure(&mut self, level: LogLevel) -> bool {
+        std::mem::replace(&mut self.configured, level) != level
+    }
+
+    /// Whether a service has a level of its own.
+    pub(super) fn knows(&self, service: &str) -> bool {
+        self.services.contains_key(service)
+    }
+
     /// The first end.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.services.values().chain(&self.all).filter_map(|set| set.until).min()
     }
 
     /// Ends levels whose time is over. Returns whether any was.
-    fn end_due(&mut self, now: Instant) -> bool {
+    pub(super) fn end_due(&mut self, now: Instant) -> bool {
         let is_due = |set: &SetLevel| set.until.is_some_and(|at| at <= now);
         let before = self.services.len() + usize::from(self.all.is_some());
         self.services.retain(|_, set| !is_due(set));
@@ -78,7 +85,7 @@ impl LogLevels {
     }
 
     /// The levels in an answer, that of all first.
-    fn report(&self) -> LogReport {
+    pub(super) fn report(&self) -> LogReport {
         let mut levels = self.changed();
         if self.all.is_none() {
             let level = self.configured;
@@ -88,7 +95,7 @@ impl LogLevels {
     }
 
     /// Sets or resets levels.
-    fn apply(&mut self, wish: &LevelWish, until: Option<Instant>) {
+    pub(super) fn apply(&mut self, wish: &LevelWish, until: Option<Instant>) {
         let set = wish.level.map(|level| SetLevel { level, until });
         match (&wish.service, set) {
             (Some(service), Some(set)) => _ = self.services.insert(service.clone(), set),
@@ -99,84 +106,10 @@ impl LogLevels {
     }
 }
 
-impl Keeper {
-    /// Answers `greenroom log`: shows the levels, or changes them first.
-    pub(super) fn log_level(&mut self, wish: Option<LevelWish>) -> Reply {
-        match wish.map(|wish| self.change_level(&wish)) {
-            Some(Err(why)) => Reply::Error(why),
-            Some(Ok(())) | None => Reply::LogLevels(Box::new(self.log_levels.report())),
-        }
-    }
-
-    /// Changes levels, and tells all who log. The error says what is wrong with the wish.
-    fn change_level(&mut self, wish: &LevelWish) -> Result<(), String> {
-        // The services as they are now: one may have come since.
-        self.worker.read_board();
-        if let Some(service) = wish.service.as_ref().filter(|name| !self.knows_service(name)) {
-            let all: Vec<_> = self.worker.services().map(|s| s.name.as_str()).collect();
-            let all = if all.is_empty() { "not known yet".into() } else { all.join(", ") };
-            return Err(format!("no service is named {service}; the services are: {all}"));
-        }
-        let until =
-            match wish.for_ms {
-                Some(0) => return Err("the level would end at once: --for must be more than 0".into()),
-                Some(ms) => {
-                    let at = Instant::now().checked_add(Duration::from_millis(ms));
-                    Some(at.ok_or(
-                        "the time of --for is too long; without it the level stays until the host ends",
-                    )?)
-                }
-                None => None,
-            };
-        self.log_levels.apply(wish, until);
-        self.tell_levels();
-        let of = wish.service.as_deref().unwrap_or("all");
-        match (wish.level, wish.for_ms) {
-            (Some(level), Some(ms)) => {
-                let time = humantime::format_duration(Duration::from_millis(ms));
-                tracing::info!("an operator has set the level of the log: {level} for {of}, for {time}");
-            }
-            (Some(level), None) => {
-                tracing::info!("an operator has set the level of the log: {level} for {of}");
-            }
-            (None, _) => tracing::info!("an operator has reset the level of the log for {of}"),
-        }
-        Ok(())
-    }
-
-    /// Whether a service is known, or its level was set before.
-    fn knows_service(&self, name: &str) -> bool {
-        self.log_levels.services.contains_key(name) || self.worker.services().any(|s| s.name == name)
-    }
-
-    /// Puts the levels in force here, and tells the worker. A successor learns them at its start.
-    fn tell_levels(&mut self) {
-        let in_force = self.log_levels.in_force();
-        levels::set(in_force.clone());
-        self.worker.send(&ToWorker::LogLevels(in_force));
-    }
-
-    /// Follows the level of a configuration that is in force.
-    pub(super) fn configure_log(&mut self) {
-        let level = self.options.config.log.level();
-        if level != self.log_levels.configured {
-            self.log_levels.configured = level;
-            self.tell_levels();
-        }
-    }
-
-    /// Ends levels whose time is over.
-    pub(super) fn end_log_levels(&mut self, now: Instant) {
-        if self.log_levels.end_due(now) {
-            self.tell_levels();
-            tracing::info!("the time of a level of the log is over");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn levels_end_by_their_times_or_by_a_reset() {

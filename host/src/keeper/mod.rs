@@ -25,7 +25,7 @@
 //! | `failing` | parts of the host that fail |
 //! | `metrics` | figures that operators collect |
 //! | `service_manager`, `service_news` | what systemd is told |
-//! | `log_levels` | levels of the log that operators have set |
+//! | `log_levels`, `log_level_steps` | levels of the log that operators have set |
 //! | `deadlines` | deadlines of all parts |
 //!
 //! The loop looks at every source after each poll: the events tell only which listeners and
@@ -56,6 +56,7 @@ mod handshake_pace;
 pub mod handshaker_process;
 mod handshakes;
 mod listeners;
+mod log_level_steps;
 mod log_levels;
 mod made_connections;
 mod memory_files;

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::config::source::ConfigSource;
-use crate::logs::LogTo;
+use crate::logs::format::LogTo;
 use crate::protocol::found::Found;
 use crate::protocol::status::Confined;
 use crate::sys::activation::GivenDescriptor;

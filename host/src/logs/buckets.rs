@@ -21,9 +21,9 @@ const HANDLER_LINES_MAX: u32 = 10_000;
 /// Services of one call site that are told apart. All others are one.
 const SERVICES_MAX: usize = 1024;
 
-/// Kind of a line, and the session that it is about; 0: none.
+/// LineKind of a line, and the session that it is about; 0: none.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kind<'a> {
+pub(super) struct LineKind<'a> {
     /// The call site; 0: all that handlers write.
     pub(super) site: usize,
     /// Name of the service; empty: none.
@@ -79,7 +79,7 @@ impl Buckets {
     }
 
     /// Lines of a kind.
-    fn of(&mut self, kind: Kind<'_>) -> &mut Lines {
+    fn of(&mut self, kind: LineKind<'_>) -> &mut Lines {
         let services = self.kinds.entry(kind.site).or_default();
         let is_told_apart = services.len() < SERVICES_MAX || services.contains_key(kind.service);
         let service = if is_told_apart { kind.service } else { "" };
@@ -87,7 +87,7 @@ impl Buckets {
     }
 
     /// Notes a line. `now` begins a window, if none is open.
-    pub(super) fn note(&mut self, kind: Kind<'_>, now: impl FnOnce() -> Instant) -> Verdict {
+    pub(super) fn note(&mut self, kind: LineKind<'_>, now: impl FnOnce() -> Instant) -> Verdict {
         if self.ends.is_none() {
             self.ends = now().checked_add(WINDOW);
         }
@@ -109,7 +109,7 @@ impl Buckets {
     }
 
     /// Keeps the message of a line that was left out, to stand for others of its kind.
-    pub(super) fn name(&mut self, kind: Kind<'_>, message: String) {
+    pub(super) fn name(&mut self, kind: LineKind<'_>, message: String) {
         self.of(kind).like = message;
     }
 
@@ -138,22 +138,24 @@ impl Buckets {
 mod tests {
     use super::*;
 
-    fn passed(buckets: &mut Buckets, kind: Kind<'_>, n: usize) -> usize {
+    fn passed(buckets: &mut Buckets, kind: LineKind<'_>, n: usize) -> usize {
         (0..n).filter(|_| buckets.note(kind, Instant::now) == Verdict::Passes).count()
     }
 
     #[test]
     fn a_session_has_its_lines_and_what_is_left_out_is_named_once() {
         let (mut buckets, began) = (Buckets::new(), Instant::now());
-        let kind = Kind { site: 9, service: "echo", session: 7 };
+        let kind = LineKind { site: 9, service: "echo", session: 7 };
         assert_eq!(passed(&mut buckets, kind, 20), 20);
         assert_eq!(buckets.note(kind, || began), Verdict::LeftOut { is_first: true });
         buckets.name(kind, "it failed".into());
         assert_eq!(buckets.note(kind, || began), Verdict::LeftOut { is_first: false });
         // Another kind, another service and another session have their own.
-        for other in
-            [Kind { site: 8, ..kind }, Kind { service: "tally", ..kind }, Kind { session: 8, ..kind }]
-        {
+        for other in [
+            LineKind { site: 8, ..kind },
+            LineKind { service: "tally", ..kind },
+            LineKind { session: 8, ..kind },
+        ] {
             assert_eq!(passed(&mut buckets, other, 1), 1, "{other:?}");
         }
         let ends = buckets.ends().unwrap();
@@ -167,14 +169,14 @@ mod tests {
     #[test]
     fn many_sessions_share_the_lines_of_their_kind_and_memory_is_bounded() {
         let mut buckets = Buckets::new();
-        let of = |session| Kind { site: 9, service: "echo", session };
+        let of = |session| LineKind { site: 9, service: "echo", session };
         let passes = (1..5000).filter(|n| passed(&mut buckets, of(*n), 1) == 1).count();
         assert_eq!((passes, buckets.kinds[&9]["echo"].sessions.len()), (1000, 1000));
         for n in 0..3000 {
-            passed(&mut buckets, Kind { site: 8, service: &n.to_string(), session: 0 }, 1);
+            passed(&mut buckets, LineKind { site: 8, service: &n.to_string(), session: 0 }, 1);
         }
         assert_eq!(buckets.kinds[&8].len(), SERVICES_MAX + 1);
-        let written = Kind { site: 0, service: "echo", session: 3 };
+        let written = LineKind { site: 0, service: "echo", session: 3 };
         assert_eq!(passed(&mut buckets, written, 12_000), 10_000);
         assert_eq!(buckets.take().iter().map(|l| l.lines).sum::<u64>(), 3999 + 976 + 2000);
     }

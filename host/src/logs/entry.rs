@@ -129,15 +129,15 @@ impl Visit for Subject {
 
 /// Message of an event alone.
 pub(super) fn message(event: &Event<'_>) -> String {
-    struct Message(String);
-    impl Visit for Message {
+    struct MessageText(String);
+    impl Visit for MessageText {
         fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
             if field.name() == MESSAGE {
                 self.0 = bounded(value, FIELD_BYTES_MAX);
             }
         }
     }
-    let mut message = Message(String::new());
+    let mut message = MessageText(String::new());
     event.record(&mut message);
     message.0
 }

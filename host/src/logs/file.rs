@@ -54,7 +54,7 @@ fn is_of_use(at: &Metadata) -> io::Result<()> {
     }
 }
 
-/// How a log's file is opened.
+/// Options that a log's file is opened with.
 fn append() -> std::fs::OpenOptions {
     let mut options = File::options();
     // A terminal must not become this process's own.

@@ -9,6 +9,7 @@ use crate::printable::{json, one_line};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::SystemTime;
 use tracing::Level;
@@ -44,6 +45,22 @@ impl FromStr for LogFormat {
         let all = [LogFormat::Text, LogFormat::Json, LogFormat::Journald];
         let found = all.into_iter().find(|format| format.name() == text);
         found.ok_or_else(|| format!("{text:?} is no format of a log; those are text, json and journald"))
+    }
+}
+
+/// Place and format of a log, as one process of the host tells another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogTo {
+    /// Name of the format: another version may have more of them.
+    pub format: String,
+    /// File; `None`: standard error, or the journal.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+}
+
+impl Default for LogTo {
+    fn default() -> LogTo {
+        LogTo { format: LogFormat::default().name().into(), file: None }
     }
 }
 

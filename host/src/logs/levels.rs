@@ -29,11 +29,11 @@ pub(super) const SERVICE: &str = "service";
 pub enum LogLevel {
     /// None at all.
     Off,
-    /// What went wrong.
+    /// Failures.
     Error,
-    /// What may go wrong, too.
+    /// Warnings, too.
     Warn,
-    /// What the host does, too.
+    /// Events of a usual day, too.
     #[default]
     Info,
     /// Causes and details, too.

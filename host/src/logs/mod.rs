@@ -13,7 +13,8 @@
 //! | `buckets` | were there too many of its kind lately? |
 //! | `entry`, [`format`], [`journal`] | how is it written? |
 //!
-//! Then it waits for the thread, in `sink`; [`mod@file`] opens the log's file.
+//! Then it waits for the thread, in `sink`; [`mod@file`] opens the log's file. `shared` has what
+//! threads share.
 
 mod buckets;
 mod entry;
@@ -21,18 +22,19 @@ pub mod file;
 pub mod format;
 pub mod journal;
 pub mod levels;
+mod shared;
 mod sink;
 
-use buckets::{Buckets, Kind, Verdict};
+use buckets::{LineKind, Verdict};
 use entry::{Entry, Subject};
-use format::{Encoder, LogFormat};
+use format::{Encoder, LogTo};
 use levels::Levels;
-use serde::{Deserialize, Serialize};
-use sink::{Order, Sink};
+use shared::{DONE, DROPPED, OFFERED, REOPEN, buckets};
+use sink::{Sink, SinkOrder};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -48,38 +50,12 @@ pub const HANDLER_OUTPUT: &str = "handler_output";
 /// Field of what handlers write.
 const HANDLER: &str = "handler";
 
-/// Set: the writing thread opens the file again before it writes the next line.
-static REOPEN: AtomicBool = AtomicBool::new(false);
-/// Lines that were offered to the writing thread.
-static OFFERED: AtomicU64 = AtomicU64::new(0);
-/// Offered lines that found no room.
-static DROPPED: AtomicU64 = AtomicU64::new(0);
-/// Offered lines that were written, or lost.
-static DONE: AtomicU64 = AtomicU64::new(0);
-/// Lines of each kind in the last seconds. Locked for moments, by all threads.
-static BUCKETS: Mutex<Buckets> = Mutex::new(Buckets::new());
 /// Queue of the writing thread.
-static QUEUE: OnceLock<SyncSender<Order>> = OnceLock::new();
-
-/// Place and format of a log, as one process of the host tells another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogTo {
-    /// Name of the format: another version may have more of them.
-    pub format: String,
-    /// File; `None`: standard error, or the journal.
-    #[serde(default)]
-    pub file: Option<PathBuf>,
-}
-
-impl Default for LogTo {
-    fn default() -> LogTo {
-        LogTo { format: LogFormat::default().name().into(), file: None }
-    }
-}
+static QUEUE: OnceLock<SyncSender<SinkOrder>> = OnceLock::new();
 
 /// Process that a log is started for.
 pub struct LogStart<'a> {
-    /// Its name among the processes of the host.
+    /// Name of the process among those of the host.
     pub process: &'static str,
     /// Place and format.
     pub to: &'a LogTo,
@@ -117,7 +93,7 @@ impl Drop for LogGuard {
         let Some(queue) = QUEUE.get() else { return };
         let until = Instant::now() + FINISH_MAX;
         let (done, is_done) = sync_channel(1);
-        let mut order = Order::Finish(done);
+        let mut order = SinkOrder::Finish(done);
         while let Err(TrySendError::Full(back)) = queue.try_send(order) {
             if Instant::now() >= until {
                 return;
@@ -135,7 +111,7 @@ pub fn reopen() {
     REOPEN.store(true, Ordering::Release);
     // The old file is let go at once. A full queue means that the thread is awake.
     if let Some(queue) = QUEUE.get() {
-        let _ = queue.try_send(Order::Wake);
+        let _ = queue.try_send(SinkOrder::Wake);
     }
     tracing::info!("the log begins here after a signal to open its file again");
 }
@@ -154,11 +130,6 @@ pub fn lines_done() -> u64 {
     DONE.load(Ordering::Acquire)
 }
 
-/// Locks what a thread may have left in the middle by a panic: counts alone.
-fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Subscriber that passes events on to the thread. Spans are not used.
 struct ToLog {
     encoder: Encoder,
@@ -171,12 +142,12 @@ impl ToLog {
         let of_handlers = site.target() == HANDLER_OUTPUT || site.fields().field(HANDLER).is_some();
         // Call sites are statics, so the address is the site's for as long as the process lives.
         let site = if of_handlers { 0 } else { std::ptr::from_ref(site).addr() };
-        let kind = Kind { site, service: &subject.service, session: subject.session };
-        let verdict = locked(&BUCKETS).note(kind, Instant::now);
+        let kind = LineKind { site, service: &subject.service, session: subject.session };
+        let verdict = buckets().note(kind, Instant::now);
         if let Verdict::LeftOut { is_first: true } = verdict {
             // Made without the lock: what shows itself here might log.
             let message = entry::message(event);
-            locked(&BUCKETS).name(kind, message);
+            buckets().name(kind, message);
         }
         verdict == Verdict::Passes
     }
@@ -205,7 +176,7 @@ impl Subscriber for ToLog {
         }
         let line = self.encoder.encode(&Entry::of(event));
         OFFERED.fetch_add(1, Ordering::AcqRel);
-        let sent = QUEUE.get().is_some_and(|queue| queue.try_send(Order::Line(line)).is_ok());
+        let sent = QUEUE.get().is_some_and(|queue| queue.try_send(SinkOrder::Line(line)).is_ok());
         if !sent {
             DROPPED.fetch_add(1, Ordering::AcqRel);
         }

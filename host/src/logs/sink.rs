@@ -6,10 +6,11 @@
 
 use super::buckets::LeftOut;
 use super::entry::{Entry, FieldValue};
-use super::format::{Encoder, LogFormat};
+use super::file;
+use super::format::{Encoder, LogFormat, LogTo};
 use super::journal::Journal;
 use super::levels::SERVICE;
-use super::{BUCKETS, DONE, DROPPED, LogTo, REOPEN, file, locked};
+use super::shared::{DONE, DROPPED, REOPEN, buckets};
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -19,8 +20,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Instant;
 use tracing::Level;
 
-/// Order to the thread.
-pub(super) enum Order {
+/// SinkOrder to the thread.
+pub(super) enum SinkOrder {
     /// Write this line.
     Line(Vec<u8>),
     /// Look whether the file is to be opened again.
@@ -92,10 +93,10 @@ impl Sink {
     }
 
     /// Writes the lines that come, until the log ends.
-    pub(super) fn run(mut self, orders: &Receiver<Order>) {
+    pub(super) fn run(mut self, orders: &Receiver<SinkOrder>) {
         loop {
             // Without a window nothing waits to be named, and the thread sleeps until a line comes.
-            let ends = locked(&BUCKETS).ends();
+            let ends = buckets().ends();
             let order = match ends {
                 Some(at) => orders.recv_timeout(at.saturating_duration_since(Instant::now())),
                 None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -104,17 +105,17 @@ impl Sink {
                 self.reopen();
             }
             match order {
-                Ok(Order::Line(line)) => self.take(&line),
-                Ok(Order::Wake) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Order::Finish(done)) => {
-                    let left_out = locked(&BUCKETS).take();
+                Ok(SinkOrder::Line(line)) => self.take(&line),
+                Ok(SinkOrder::Wake) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(SinkOrder::Finish(done)) => {
+                    let left_out = buckets().take();
                     self.name(left_out);
                     let _ = done.try_send(());
                     return;
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            let left_out = locked(&BUCKETS).take_due(Instant::now());
+            let left_out = buckets().take_due(Instant::now());
             self.name(left_out);
         }
     }

@@ -26,7 +26,7 @@
 
 use crate::config::socket_file::SocketFile;
 use crate::config::{Config, record};
-use crate::logs::LogTo;
+use crate::logs::format::LogTo;
 use crate::logs::levels::Levels;
 use crate::protocol::admin::AdminCommand;
 use crate::protocol::found::Found;

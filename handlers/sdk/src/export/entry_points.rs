@@ -209,8 +209,8 @@ static HOST: OnceLock<KeptHost> = OnceLock::new();
 
 /// Pointer to the host's table.
 struct KeptHost(*const abi::Host);
-// SAFETY: only the table's level changes, which is atomic, and its functions may be called from any thread where no turn is
-// involved.
+// SAFETY: only the table's level changes, which is atomic. Its functions may be called from any
+// thread where no turn is involved.
 unsafe impl Send for KeptHost {}
 // SAFETY: as above.
 unsafe impl Sync for KeptHost {}

@@ -24,7 +24,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, PoisonError};
 
 thread_local! {
-    /// Service whose code runs on this thread outside of turns: a job, or the making of an instance.
+    /// Service whose code runs on this thread outside of turns: a job, or a new instance.
     static SERVICE: Cell<&'static str> = const { Cell::new("") };
 }
 
