@@ -165,10 +165,11 @@ pub(super) fn on_thread(
     // A thread that can't be started drops its socket with its closure.
     let to_refuse = stream.try_clone();
     let served = std::thread::Builder::new().name("caller".into()).spawn(move || {
+        // Given back however the thread ends.
+        let _place = Place;
         if let Err(e) = serve(stream) {
             tracing::debug!("admin: {e}");
         }
-        CALLERS.fetch_sub(1, Relaxed);
     });
     if let Err(e) = &served {
         CALLERS.fetch_sub(1, Relaxed);
@@ -177,6 +178,15 @@ pub(super) fn on_thread(
         }
     }
     served.is_ok()
+}
+
+/// Place of a caller under way.
+struct Place;
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        CALLERS.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Whether callers wait for their answers. A worker that hands over waits for them.
@@ -224,11 +234,16 @@ fn take_in(stream: UnixStream, post: &Mailbox<Asked>) -> io::Result<()> {
         uid: who.uid.as_raw(),
         pid: who.pid.map_or(0, |pid| pid.as_raw_nonzero().get()),
     };
-    let mut line = String::new();
+    let mut line = Vec::new();
     // Bytes behind the line would be lost with this reader. A caller sends none: data of a
     // restore waits for `Go`.
-    BufReader::new((&stream).take(COMMAND_BYTES_MAX)).read_line(&mut line)?;
-    let command: AdminCommand = match parse(line.as_bytes()) {
+    BufReader::new((&stream).take(COMMAND_BYTES_MAX)).read_until(b'\n', &mut line)?;
+    if line.len() as u64 == COMMAND_BYTES_MAX && !line.ends_with(b"\n") {
+        drop(caller);
+        refuse(&stream, &format!("a command has at most {COMMAND_BYTES_MAX} bytes; this one is longer"));
+        return Ok(());
+    }
+    let command: AdminCommand = match parse(&line) {
         Ok(command) => command,
         Err(e) => return caller.say(&Reply::Error(format!("the command is not known to this host: {e}"))),
     };
