@@ -113,7 +113,7 @@ fn run(
         AdminCommand::Close(id) => done(mailbox, Query::Close(id))?,
         AdminCommand::CloseAll(ids) => lists::for_each(ids, Query::Close, caller, mailbox)?,
         AdminCommand::Message { sessions, text } => {
-            lists::for_each(sessions, |id| Query::Message(id, text.clone()), caller, mailbox)?;
+            lists::message(sessions, &text, caller, mailbox)?;
         }
         AdminCommand::Dump { of, strings, lines } => dump(*of, strings, lines, caller, mailbox)?,
         AdminCommand::Show(id) => look::show(id, caller, mailbox)?,

@@ -51,10 +51,11 @@ pub(super) fn on_thread(
     // A thread that can't be started drops its socket with its closure.
     let to_refuse = stream.try_clone();
     let served = std::thread::Builder::new().name("caller".into()).spawn(move || {
+        // Given back however the thread ends.
+        let _place = Place;
         if let Err(e) = serve(stream) {
             tracing::debug!("admin: {e}");
         }
-        CALLERS.fetch_sub(1, Relaxed);
     });
     if let Err(e) = &served {
         CALLERS.fetch_sub(1, Relaxed);
@@ -63,6 +64,15 @@ pub(super) fn on_thread(
         }
     }
     served.is_ok()
+}
+
+/// Place of a caller under way.
+struct Place;
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        CALLERS.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Whether callers wait for their answers. A worker that hands over waits for them.

@@ -143,11 +143,16 @@ fn accept(listener: &UnixListener, access: &Arc<Access>, post: &Mailbox<Asked>) 
 fn take_in(stream: UnixStream, who: AdminCaller, access: &Access, post: &Mailbox<Asked>) -> io::Result<()> {
     let mut caller = Caller::new(&stream)?;
     let by = Requester::Operator { uid: who.uid, pid: who.pid };
-    let mut line = String::new();
+    let mut line = Vec::new();
     // Bytes behind the line would be lost with this reader. A caller sends none: data of a
     // restore waits for `Go`.
-    BufReader::new((&stream).take(COMMAND_BYTES_MAX)).read_line(&mut line)?;
-    let command: AdminCommand = match parse(line.as_bytes()) {
+    BufReader::new((&stream).take(COMMAND_BYTES_MAX)).read_until(b'\n', &mut line)?;
+    if line.len() as u64 == COMMAND_BYTES_MAX && !line.ends_with(b"\n") {
+        drop(caller);
+        refuse(&stream, &format!("a command has at most {COMMAND_BYTES_MAX} bytes; this one is longer"));
+        return Ok(());
+    }
+    let command: AdminCommand = match parse(&line) {
         Ok(command) => command,
         Err(e) => return caller.say(&Reply::Error(format!("the command is not known to this host: {e}"))),
     };

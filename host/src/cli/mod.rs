@@ -101,10 +101,9 @@ enum Command {
     Sessions(sessions::Sessions),
     /// Say what a host would find out about a library, without a host
     Check(check::Check),
-    /// Do something with one session, or with those that are selected
     /// Print the address of the console, with its token
     Console(console::ConsoleArgs),
-    /// Do something with one session
+    /// Do something with one session, or with those that are selected
     #[command(subcommand)]
     Session(sessions::Session),
     /// Show the reloads so far, and what came of them
