@@ -1,12 +1,13 @@
 //! The operator's commands: lists of sessions, messages, search, states and entries that are looked
 //! at and changed by hand, and forms of tables on a terminal. One host serves all of it.
 
-use greenroom_tests::built;
 use greenroom_tests::client::Client;
 use greenroom_tests::host::Host;
+use greenroom_tests::{built, wait_for};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Standard output of a command that succeeds.
 #[track_caller]
@@ -339,6 +340,12 @@ fn messages_reach_peers(host: &Host, clients: &mut [Client], echo: &mut Client) 
     let text = ["session", "message", "--service", "tally", "back at ten"];
     let (code, said) = fails(host, &text);
     assert!(code == 2 && said.contains("it would send the message to 3 sessions; give --yes"), "{said}");
+    let dry = host.cli(&[&text[..], &["--dry-run"]].concat());
+    let said = String::from_utf8_lossy(&dry.stderr).into_owned();
+    assert!(said.contains("it would send the message to 3 sessions; nothing was done"), "{said}");
+    assert_eq!(String::from_utf8_lossy(&dry.stdout).lines().count(), 4, "{dry:?}");
+    let close = host.json(&["session", "close", "--where", "count>=10", "--dry-run", "--json"]);
+    assert_eq!(close.as_array().map(Vec::len), Some(2), "{close}");
     assert_eq!(out(host, &[&text[..], &["--yes"]].concat()), "sent to 3 sessions\n");
     for client in clients {
         assert_eq!(client.line().as_deref(), Some("back at ten"));
@@ -444,10 +451,24 @@ impl Terminal {
 }
 
 fn top_is_drawn_and_hears_keys(host: &Host) {
-    let mut top = Terminal::run(host, (100, 40), "top");
+    let mut top = Terminal::run(host, (120, 45), "top");
     // Only what changes is drawn, and no space between two words.
-    top.wait("SERVICE", 1);
-    top.wait("largest", 1);
+    for word in ["SERVICE", "P99", "slowest", "largest"] {
+        top.wait(word, 1);
+    }
+    // Turns between two samples show their kind, however the samples fall: some run in each.
+    let (stop, at) = (AtomicBool::new(false), host.addr("tally"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = Client::connect(at);
+            (1..).take_while(|_| !stop.load(Relaxed)).for_each(|n: u64| {
+                assert_eq!(client.ask("x"), format!("{n} x"));
+            });
+        });
+        top.wait("message", 1);
+        stop.store(true, Relaxed);
+    });
+    wait_for("the end of that session", || (ids(host, &[]).len() == 4).then_some(()));
     top.press(b"s");
     top.wait("turns/s ", 1);
     top.press(b"q");

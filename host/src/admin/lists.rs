@@ -4,9 +4,9 @@
 //! end: this thread then holds those and no others. O(sessions) of time, O(list) of memory.
 
 use crate::admin::ask::{Failure, done};
+use crate::admin::caller::Caller;
 use crate::admin::query::{Query, QueryMailbox};
 use crate::admin::select::each_selected;
-use crate::admin::server::Caller;
 use crate::admin::time::rfc3339;
 use crate::clock::unix_ms;
 use crate::protocol::admin::{Reply, SessionLine};
@@ -33,7 +33,7 @@ pub(super) fn sessions(
         lines.push(session_line(view, now_ms));
         match first {
             // Twice as many are gathered before the rest is dropped, so that sorting is rare.
-            Some(first) if lines.len() >= 2 * first.count.max(LINES_PER_REPLY) => keep(&mut lines, first),
+            Some(first) if lines.len() / 2 >= first.count.max(LINES_PER_REPLY) => keep(&mut lines, first),
             None if lines.len() >= LINES_PER_REPLY => {
                 caller.say(&Reply::Sessions(std::mem::take(&mut lines)))?;
             }
@@ -75,6 +75,20 @@ fn order(a: &SessionLine, b: &SessionLine, by: SortBy) -> Ordering {
         SortBy::State => most(|s| s.state_bytes),
     };
     order.then(a.id.cmp(&b.id))
+}
+
+/// Answers [`crate::protocol::admin::AdminCommand::Message`]. Refuses more than one line: a peer
+/// could not tell it from several messages.
+pub(super) fn message(
+    sessions: Vec<u64>,
+    text: &str,
+    caller: &mut Caller<'_>,
+    mailbox: &QueryMailbox,
+) -> Result<(), Failure> {
+    if text.contains('\n') {
+        return Err(Failure::Said("a message is one line; send several".into()));
+    }
+    for_each(sessions, |id| Query::Message(id, text.to_owned()), caller, mailbox)
 }
 
 /// Carries out a query for each session, one after the other, and says what came of it.

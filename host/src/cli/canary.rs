@@ -126,7 +126,7 @@ fn text_of(canary: &CanaryLine) -> String {
 }
 
 /// A short time, in the unit that fits.
-fn time_of(ns: u64) -> String {
+pub(super) fn time_of(ns: u64) -> String {
     match ns {
         ..10_000 => format!("{ns} ns"),
         10_000..10_000_000 => format!("{:.1} µs", ns as f64 / 1e3),

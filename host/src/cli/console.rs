@@ -40,7 +40,9 @@ impl ConsoleArgs {
 /// Address for a browser on this machine: one that means all addresses is none.
 fn reachable(listen: &str) -> String {
     match listen.parse::<SocketAddr>() {
-        Ok(at) if at.ip().is_unspecified() => format!("localhost:{}", at.port()),
+        Ok(at) if at.ip().is_unspecified() && at.is_ipv4() => format!("localhost:{}", at.port()),
+        // It takes no IPv4, and `localhost` may be nothing else.
+        Ok(at) if at.ip().is_unspecified() => format!("[::1]:{}", at.port()),
         _ => listen.to_owned(),
     }
 }

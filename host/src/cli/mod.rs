@@ -53,12 +53,14 @@ mod watch;
 mod watched;
 mod worker;
 
+use crate::admin::patience;
 use crate::runtime_dir::{default_dir, dir_of_commands};
 use crate::sys::process_state;
 use clap::{CommandFactory, Parser, Subcommand};
 use output::{CommandFailure, exit_code};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// A hot-reloadable server: rebuild a handler, and its sessions go on with their state.
 #[derive(Parser)]
@@ -68,6 +70,10 @@ struct Cli {
     /// $XDG_RUNTIME_DIR/greenroom, /run/greenroom for root, /tmp/greenroom-UID]
     #[arg(long, global = true, env = "GREENROOM_RUNTIME", value_name = "DIR")]
     runtime: Option<PathBuf>,
+    /// Longest time that the command waits for a host, such as 30s or 5m, whatever the host does
+    /// [default: as long as its worker goes on]
+    #[arg(long, global = true, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
     #[command(subcommand)]
     command: Command,
 }
@@ -98,10 +104,9 @@ enum Command {
     Sessions(sessions::Sessions),
     /// Say what a host would find out about a library, without a host
     Check(check::Check),
-    /// Do something with one session, or with those that are selected
     /// Print the address of the console, with its token
     Console(console::ConsoleArgs),
-    /// Do something with one session
+    /// Do something with one session, or with those that are selected
     #[command(subcommand)]
     Session(sessions::Session),
     /// Show the reloads so far, and what came of them
@@ -157,6 +162,7 @@ pub fn run() -> ExitCode {
     if own || matches!(cli.command, Check(_) | Replay(_)) {
         process_state::settle();
     }
+    patience::limit_time(cli.timeout, output::complain);
     let result = match cli.command {
         Command::Serve(serve) => serve.run(&dir),
         Command::New(new) => new.run(),

@@ -80,10 +80,7 @@ pub(super) fn chosen(
     all: bool,
     (what, yes): (&str, bool),
 ) -> Result<Vec<u64>, CommandFailure> {
-    if *of == Selection::default() && !all {
-        let why = "name sessions by number, select them (--service, --peer, --where, …), or give --all";
-        return Err(CommandFailure::Usage(why.into()));
-    }
+    must_name(of, all)?;
     if let ([id], false) =
         (&of.sessions[..], Selection { sessions: Vec::new(), ..of.clone() } != Selection::default())
     {
@@ -93,6 +90,33 @@ pub(super) fn chosen(
     match ids.len() {
         0 => Err(CommandFailure::Failed("no session is selected".into())),
         n => confirmed(&format!("{what} {}", counted(n)), yes).map(|()| ids),
+    }
+}
+
+/// Fails if a command names no sessions and is not for all of them.
+fn must_name(of: &Selection, all: bool) -> Result<(), CommandFailure> {
+    if *of == Selection::default() && !all {
+        let why = "name sessions by number, select them (--service, --peer, --where, …), or give --all";
+        return Err(CommandFailure::Usage(why.into()));
+    }
+    Ok(())
+}
+
+/// Sessions that a command would go to, for a dry run. Standard error says so.
+pub(super) fn would_reach(
+    dir: &Path,
+    of: &Selection,
+    all: bool,
+    what: &str,
+) -> Result<Vec<SessionLine>, CommandFailure> {
+    must_name(of, all)?;
+    let sessions = listed(dir, of, None)?;
+    match sessions.len() {
+        0 => Err(CommandFailure::Failed("no session is selected".into())),
+        n => {
+            complain(&format!("greenroom: it would {what} {}; nothing was done", counted(n)));
+            Ok(sessions)
+        }
     }
 }
 

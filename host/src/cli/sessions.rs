@@ -8,7 +8,7 @@
 
 use crate::admin::client::call;
 use crate::cli::output::{CommandFailure, complain, json_line, print_json, print_text};
-use crate::cli::select::{Select, chosen, counted, listed};
+use crate::cli::select::{Select, chosen, counted, listed, would_reach};
 use crate::cli::table::{Form, Table, table};
 use crate::cli::watch::{Watch, end_at_signals};
 use crate::printable::one_line;
@@ -89,6 +89,9 @@ pub(super) struct MessageArgs {
     /// Don't ask before many sessions
     #[arg(long)]
     yes: bool,
+    /// List the sessions that it would reach, and do nothing
+    #[arg(long)]
+    dry_run: bool,
     /// JSON, on one line
     #[arg(long)]
     json: bool,
@@ -110,6 +113,9 @@ pub(super) struct Close {
     /// Don't ask before many sessions
     #[arg(long)]
     yes: bool,
+    /// List the sessions that it would reach, and do nothing
+    #[arg(long)]
+    dry_run: bool,
     /// JSON, on one line
     #[arg(long)]
     json: bool,
@@ -133,7 +139,7 @@ impl Session {
 impl MessageArgs {
     /// Runs the command.
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
-        let MessageArgs { mut words, select, all, yes, json } = self;
+        let MessageArgs { mut words, select, all, yes, dry_run, json } = self;
         let text = words.pop().unwrap_or_default();
         let id = words.pop().map(|word| {
             let wrong = |_| CommandFailure::Usage(format!("{word:?} is no session's number"));
@@ -145,6 +151,9 @@ impl MessageArgs {
                 "a message is one line of at most {MESSAGE_BYTES_MAX} bytes"
             )));
         }
+        if dry_run {
+            return would_reach(dir, &of, all, "send the message to").map(|found| show(&found, false, json));
+        }
         let ids = chosen(dir, &of, all, ("send the message to", yes))?;
         let command =
             |sessions: &[u64]| AdminCommand::Message { sessions: sessions.to_vec(), text: text.clone() };
@@ -155,8 +164,12 @@ impl MessageArgs {
 impl Close {
     /// Runs the command.
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
-        let Close { ids, select, all, now, yes, json } = self;
-        let ids = chosen(dir, &select.selection(ids), all, ("close", yes))?;
+        let Close { ids, select, all, now, yes, dry_run, json } = self;
+        let of = select.selection(ids);
+        if dry_run {
+            return would_reach(dir, &of, all, "close").map(|found| show(&found, false, json));
+        }
+        let ids = chosen(dir, &of, all, ("close", yes))?;
         if now {
             // Refused unless a callback of this session runs. The close says what is wrong then, if
             // it can't be carried out either.
@@ -216,13 +229,20 @@ impl Sessions {
         let sorted = sort.is_some() || reverse || limit.is_some();
         let by = sort.unwrap_or(SortBy::Id);
         let first = sorted.then_some(First { by, reverse, count: limit.unwrap_or(usize::MAX / 4) });
-        watch.run(!json, || {
-            let sessions = listed(dir, &of, first)?;
-            Ok(match json {
-                true => json_line(&sessions),
-                false => laid_out(&sessions).in_form(Form::of_output(wide)) + "\n",
-            })
-        })
+        watch.run(!json, || Ok(text_of(&listed(dir, &of, first)?, wide, json)))
+    }
+}
+
+/// Prints sessions.
+fn show(sessions: &[SessionLine], wide: bool, json: bool) {
+    print_text(&text_of(sessions, wide, json));
+}
+
+/// Sessions as a table, or as JSON.
+fn text_of(sessions: &[SessionLine], wide: bool, json: bool) -> String {
+    match json {
+        true => json_line(&sessions),
+        false => laid_out(sessions).in_form(Form::of_output(wide)) + "\n",
     }
 }
 

@@ -36,6 +36,7 @@ impl ConfigSource {
         config.watch &= !self.no_watch;
         config.log.level = self.log.or(config.log.level);
         config.check_tls()?;
+        config.admin.find_members()?;
         Ok(config)
     }
 }

@@ -72,9 +72,12 @@ impl Keeper {
             Some((number, generation)) => (self.worker.service(number)?.name.clone(), generation),
             None => (String::new(), 0),
         };
-        let actions = turns.actions.into_iter().map(|(kind, n)| (action_name(kind).to_owned(), n));
-        let (faults, times, actions) = (turns.faults, turns.times, actions.collect());
-        Some(GenerationTurns { service, generation, faults, times, actions })
+        let named = |of: Vec<(u32, u64)>| {
+            of.into_iter().map(|(kind, n)| (action_name(kind).to_owned(), n)).collect::<BTreeMap<_, _>>()
+        };
+        let (faults, times) = (turns.faults, turns.times);
+        let (actions, action_ns) = (named(turns.actions), named(turns.action_ns));
+        Some(GenerationTurns { service, generation, faults, times, actions, action_ns })
     }
 }
 

@@ -87,7 +87,7 @@ impl ObserverProcess {
         else {
             return Ok(None);
         };
-        let (socket, addr) = bind_tcp(wanted, false).map_err(|e| format!("observe.listen {wanted}: {e}"))?;
+        let (socket, addr) = bind_tcp(wanted, false).map_err(|e| refusal(wanted, &e))?;
         Ok(Some(ObserverSocket { wanted, addr, socket }))
     }
 
@@ -216,6 +216,23 @@ impl ObserverProcess {
     }
 }
 
+/// Reason why an address cannot be bound, with what an operator can do.
+fn refusal(wanted: SocketAddr, e: &io::Error) -> String {
+    let port = wanted.port();
+    let way_out = match e.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "; another program, perhaps another host, listens there: give `listen` another port, or stop it \
+             (`ss -ltnp sport = :{port}` names it)"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            "; this machine has no such address: `ip address` lists those it has".into()
+        }
+        io::ErrorKind::PermissionDenied => "; ports below 1024 are root's: give `listen` a higher one".into(),
+        _ => String::new(),
+    };
+    format!("observe.listen {wanted}: {e}{way_out}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,6 +249,7 @@ mod tests {
         let taken = config(&first.to_string());
         let why = observer.bind(&taken).err().unwrap();
         assert!(why.contains(&format!("observe.listen {first}")), "{why}");
+        assert!(why.contains("give `listen` another port") && why.contains("ss -ltnp"), "{why}");
         let other = config("127.0.0.2:0");
         let socket = observer.bind(&other).unwrap();
         assert!(socket.is_some() && observer.addr() == Some(first));

@@ -8,9 +8,9 @@
 use crate::memory::board::Board;
 use crate::memory::board_layout::{DONE, FIGURES};
 use crate::memory::figures_layout::{
-    ACTIONS, ACTIONS_MAX, FAULTS, FIGURE_WORDS, GAUGES, Gauge, HISTOGRAMS, KEY, KINDS, KINDS_MAX, LAYOUT,
-    OUTCOMES, REPORTS, SERVICES_MAX, SHARED, SLOT_WORDS, SLOTS, TIMES, TRAFFIC, TRAFFIC_WORDS, TURNS, Times,
-    TurnSlot, key, of_key, place,
+    ACTION_TIMES, ACTION_TIMES_WORDS, ACTIONS, ACTIONS_MAX, FAULTS, FIGURE_WORDS, GAUGES, Gauge, HISTOGRAMS,
+    KEY, KINDS, KINDS_MAX, LAYOUT, OUTCOMES, REPORTS, SERVICES_MAX, SHARED, SLOT_WORDS, SLOTS, TIMES,
+    TRAFFIC, TRAFFIC_WORDS, TURNS, Times, TurnSlot, key, of_key, place,
 };
 use crate::memory::histogram::{Histogram, WORDS, bucket};
 use crate::memory::reading::Reading;
@@ -64,8 +64,10 @@ impl Board {
         }
         let turns = self.words()[DONE].load(Relaxed) + u64::from(failed);
         if let Some(each_ns) = ns.checked_div(turns) {
+            let kind = (action as usize).min(ACTIONS_MAX - 1);
             self.note(slot.at + TIMES, each_ns, turns);
-            self.add(slot.at + ACTIONS + (action as usize).min(ACTIONS_MAX - 1), turns);
+            self.add(slot.at + ACTIONS + kind, turns);
+            self.add(slot.times_at + kind, ns);
             self.add(slot.at + FAULTS, u64::from(failed));
         }
     }
@@ -73,19 +75,20 @@ impl Board {
     /// Finds or makes the slot of a generation. O(slots), once for each generation.
     #[cold]
     fn turn_slot(self, key: u64) -> TurnSlot {
-        let at = |n: usize| TURNS + n * SLOT_WORDS;
-        let keys: [u64; SLOTS] = std::array::from_fn(|n| self.get(at(n) + KEY));
+        let keys: [u64; SLOTS] = std::array::from_fn(|n| self.get(TURNS + n * SLOT_WORDS + KEY));
         if let Some(n) = keys.iter().position(|k| *k == key) {
-            return TurnSlot { key, has: key, at: at(n) };
+            return TurnSlot::number(n, key, key);
         }
         let (n, has) = place(&keys, key).map_or((SLOTS - 1, SHARED), |n| (n, key));
+        let slot = TurnSlot::number(n, key, has);
         if keys[n] != has {
             // The key comes last: a reader takes a slot without one for a free one.
-            self.set(at(n) + KEY, 0);
-            (1..SLOT_WORDS).for_each(|word| self.set(at(n) + word, 0));
-            self.words()[FIGURES + at(n) + KEY].store(has, Release);
+            self.set(slot.at + KEY, 0);
+            (1..SLOT_WORDS).for_each(|word| self.set(slot.at + word, 0));
+            (0..ACTION_TIMES_WORDS).for_each(|word| self.set(slot.times_at + word, 0));
+            self.words()[FIGURES + slot.at + KEY].store(has, Release);
         }
-        TurnSlot { key, has, at: at(n) }
+        slot
     }
 
     /// Shows a service's traffic. A service beyond the 1,024th is left out.
@@ -149,6 +152,8 @@ pub struct TurnFigures {
     /// Turns by kind of action, a number of [`greenroom_state::abi::action`]; kinds without turns
     /// are left out.
     pub actions: Vec<(u32, u64)>,
+    /// Times of those, in nanoseconds. A worker of an earlier version notes none.
+    pub action_ns: Vec<(u32, u64)>,
 }
 
 impl Reading {
@@ -165,15 +170,18 @@ impl Reading {
     /// Turns of all generations that the board remembers.
     pub fn turns(&self) -> Vec<TurnFigures> {
         let slots = self.words()[FIGURES + TURNS..][..SLOTS * SLOT_WORDS].chunks_exact(SLOT_WORDS);
-        let used = slots.filter(|slot| slot[KEY] != 0 && self.has_figures());
-        used.map(|slot| {
-            let kinds = slot[ACTIONS..].iter().enumerate().filter(|(_, n)| **n > 0);
-            TurnFigures {
-                of: of_key(slot[KEY]),
-                faults: slot[FAULTS],
-                times: Histogram::of_words(&slot[TIMES..TIMES + WORDS]),
-                actions: kinds.map(|(kind, n)| (kind as u32, *n)).collect(),
-            }
+        let times = self.words()[FIGURES + ACTION_TIMES..].chunks_exact(ACTION_TIMES_WORDS);
+        let used = slots.zip(times).filter(|(slot, _)| slot[KEY] != 0 && self.has_figures());
+        let by_kind = |words: &[u64]| {
+            let kinds = words.iter().enumerate().filter(|(_, n)| **n > 0);
+            kinds.map(|(kind, n)| (kind as u32, *n)).collect()
+        };
+        used.map(|(slot, times)| TurnFigures {
+            of: of_key(slot[KEY]),
+            faults: slot[FAULTS],
+            times: Histogram::of_words(&slot[TIMES..TIMES + WORDS]),
+            actions: by_kind(&slot[ACTIONS..]),
+            action_ns: by_kind(times),
         })
         .collect()
     }
@@ -239,6 +247,11 @@ mod tests {
         assert_eq!((counts(0), counts(1)), ((Some((3, 7)), 1, 7), (Some((3, 8)), 0, 1)));
         assert_eq!(turns[0].times.sum_ns, 90_000);
         assert_eq!(turns[0].actions, [(2, 7)]);
+        // The call that ran no turn took no time of one.
+        assert_eq!(
+            (&turns[0].action_ns[..], &turns[1].action_ns[..]),
+            (&[(2, 90_000)][..], &[(2, 10_000)][..])
+        );
     }
 
     #[test]

@@ -9,6 +9,10 @@
 //! | behind those | histograms: passes, pauses, rehearsals |
 //! | behind those | traffic of each service: sessions opened, bytes in, bytes out |
 //! | behind those | turns of a service and generation, in `SLOTS` slots |
+//! | behind those | times of each slot's turns by kind of action, in nanoseconds |
+//!
+//! The last ones came later. They have a place of their own, so that the words before them mean the
+//! same to every version.
 //!
 //! A slot belongs to one generation of one service. A new generation takes a free slot, or that of
 //! the oldest generation of a service that has several. Turns beyond the last slot share it.
@@ -55,9 +59,13 @@ pub(super) const ACTIONS: usize = TIMES + WORDS;
 pub(super) const ACTIONS_MAX: usize = SLOT_WORDS - ACTIONS;
 /// Key of the slot for turns beyond the last one.
 pub(super) const SHARED: u64 = u64::MAX;
+/// First word of the times by kind of action.
+pub(super) const ACTION_TIMES: usize = TURNS + SLOTS * SLOT_WORDS;
+/// Words of those of one slot.
+pub(super) const ACTION_TIMES_WORDS: usize = 32;
 /// Words of all figures.
-pub(super) const FIGURE_WORDS: usize = TURNS + SLOTS * SLOT_WORDS;
-const _: () = assert!(ACTIONS_MAX > 24);
+pub(super) const FIGURE_WORDS: usize = ACTION_TIMES + SLOTS * ACTION_TIMES_WORDS;
+const _: () = assert!(ACTIONS_MAX > 24 && ACTIONS_MAX <= ACTION_TIMES_WORDS);
 
 /// Number that goes up and down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +96,15 @@ pub struct TurnSlot {
     pub(super) has: u64,
     /// First word of the slot.
     pub(super) at: usize,
+    /// First word of its times by kind of action.
+    pub(super) times_at: usize,
+}
+
+impl TurnSlot {
+    /// Slot of this number, for the turns of a key.
+    pub(super) fn number(n: usize, key: u64, has: u64) -> TurnSlot {
+        TurnSlot { key, has, at: TURNS + n * SLOT_WORDS, times_at: ACTION_TIMES + n * ACTION_TIMES_WORDS }
+    }
 }
 
 /// Key of a service's generation; never 0.

@@ -68,6 +68,16 @@ impl Histogram {
         self.sum_ns = self.sum_ns.saturating_add(ns);
     }
 
+    /// Adds the times of another histogram that were noted since an earlier state of it.
+    pub fn add_since(&mut self, now: &Histogram, before: Option<&Histogram>) {
+        self.buckets.resize(self.buckets.len().max(now.buckets.len()), 0);
+        for (at, (sum, count)) in self.buckets.iter_mut().zip(&now.buckets).enumerate() {
+            let was = before.and_then(|b| b.buckets.get(at)).copied().unwrap_or_default();
+            *sum += count.saturating_sub(was);
+        }
+        self.sum_ns = self.sum_ns.saturating_add(now.sum_ns.saturating_sub(before.map_or(0, |b| b.sum_ns)));
+    }
+
     /// Number of times noted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

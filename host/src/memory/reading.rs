@@ -21,7 +21,7 @@ pub fn forget(fd: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The keeper's side: a copy of a board, which may be a dead worker's. Costs 848 KiB.
+/// The keeper's side: a copy of a board, which may be a dead worker's. Costs 912 KiB.
 #[derive(Default)]
 pub struct Reading {
     words: Vec<u64>,
@@ -44,8 +44,9 @@ impl Reading {
         if !is_same {
             bytes[version].copy_from_slice(&u64::MAX.to_ne_bytes());
         }
-        let words = bytes.chunks_exact(8).map(|w| u64::from_ne_bytes(std::array::from_fn(|i| w[i])));
-        Reading { words: words.collect() }
+        // Each command of an operator costs the keeper a reading.
+        let (words, _) = bytes.as_chunks();
+        Reading { words: words.iter().map(|word| u64::from_ne_bytes(*word)).collect() }
     }
 
     /// All words, for [`super::board_figures`].

@@ -141,6 +141,20 @@ pub(super) const FAMILIES: &[Family] = &[
             }
         },
     ),
+    family(
+        Counter,
+        "greenroom_action_seconds",
+        &["service", "generation", "action"],
+        "Time of those turns in the handler.",
+        |m, to| {
+            for t in &m.turns {
+                let generation = t.generation.to_string();
+                t.action_ns
+                    .iter()
+                    .for_each(|(action, ns)| to.seconds(&[&t.service, &generation, action], *ns));
+            }
+        },
+    ),
     family(Gauge, "greenroom_generation", &["service"], "Generation that serves.", |m, to| {
         m.status.services.iter().for_each(|s| to.number(&[&s.name], s.generation));
     }),

@@ -238,7 +238,13 @@ impl Stager {
         tell: impl FnMut(u64, u64),
     ) -> Result<Candidate, String> {
         // Before anything is written: a recording that can't be read refuses the reload.
-        let unpack = |a: &Against| recording::unpack(&a.file).map(|unpacked| (unpacked, a.allow.clone()));
+        let unpack = |a: &Against| {
+            // A FIFO would hold this thread, and with it all reloads.
+            match std::fs::metadata(&a.file) {
+                Ok(meta) if !meta.is_file() => Err(format!("{}: it is not a file", a.file.display())),
+                _ => recording::unpack(&a.file).map(|unpacked| (unpacked, a.allow.clone())),
+            }
+        };
         let against = against.map(unpack).transpose()?;
         let config = self.config_for(id);
         let staged = self.staged.get_mut(&id).ok_or("nothing is staged")?;

@@ -134,15 +134,18 @@ impl<In: DeserializeOwned, Out: Serialize> Link<In, Out> {
     /// Sends a message with descriptors, if the socket has room now. False: nothing is sent, and
     /// the caller is to try again. The descriptors stay the caller's.
     ///
-    /// Fails if the message is too long, the descriptors are too many, or the peer is gone.
+    /// A long message goes through a memory file, whose descriptor comes last. Fails if there is no
+    /// room for that file, the descriptors are too many, or the peer is gone.
     pub fn send_with(&mut self, message: &Out, fds: &[BorrowedFd<'_>]) -> io::Result<bool> {
         self.flush();
         // Messages stay in order: none overtakes one that waits.
         if !self.outbox.is_empty() {
             return Ok(false);
         }
-        let bytes = serde_json::to_vec(message)?;
-        self.transmit(&bytes, fds)
+        match packet(message)? {
+            Packet::Bytes(bytes) => self.transmit(&bytes, fds),
+            Packet::File(file) => self.transmit(IN_A_FILE, &[fds, &[file.as_fd()]].concat()),
+        }
     }
 
     /// Sends one packet. False: the socket is full.

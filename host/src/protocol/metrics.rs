@@ -61,7 +61,7 @@ pub struct ServiceTraffic {
 }
 
 /// Turns of one generation of a service. A turn that was run again counts each time.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct GenerationTurns {
     /// Name of the service; empty: services and generations beyond the 255 that are told apart.
     pub service: String,
@@ -73,4 +73,7 @@ pub struct GenerationTurns {
     pub times: Histogram,
     /// Turns by kind of action.
     pub actions: BTreeMap<String, u64>,
+    /// Times of those, in nanoseconds. A worker of an earlier version notes none.
+    #[serde(default)]
+    pub action_ns: BTreeMap<String, u64>,
 }

@@ -2,7 +2,8 @@
 //!
 //! Texts of peers and handlers are escaped before they are drawn.
 
-use super::sample::{ServiceOrder, ServiceRates, View};
+use super::sample::{CallbackTimes, ServiceOrder, ServiceRates, View};
+use crate::cli::canary::time_of;
 use crate::printable::one_line;
 use crate::protocol::admin::SessionLine;
 use crate::protocol::status::HostStatus;
@@ -17,26 +18,36 @@ use std::time::Duration;
 const NOTICES_MAX: usize = 6;
 /// Rows of each list of sessions, with its frame and head.
 const LIST_ROWS: u16 = 11;
+/// Rows of the slowest callbacks, with frame and head.
+const CALLBACK_ROWS: u16 = 8;
+/// Columns of the widest table of services.
+const WIDE: u16 = 110;
 
-/// Draws all of it. A low screen leaves the lists of sessions out.
+/// Draws all of it. A low screen leaves the lists of sessions out, and then the callbacks.
 pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
     let host = &view.now.status.host;
     let notices = notices(view, host);
     let services = view.services();
     let area = frame.area();
     let notice_rows = notices.len() as u16;
-    let lists = if area.height >= 8 + notice_rows + LIST_ROWS { LIST_ROWS } else { 0 };
+    let has_room = |rows: u16, more: u16| if area.height >= 8 + notice_rows + rows + more { rows } else { 0 };
+    let callbacks = has_room(CALLBACK_ROWS, 0);
+    let lists = has_room(LIST_ROWS, callbacks);
     let rows = [
         Constraint::Length(2),
         Constraint::Length(notice_rows),
         Constraint::Min(4),
+        Constraint::Length(callbacks),
         Constraint::Length(lists),
         Constraint::Length(1),
     ];
-    let [head, troubles, middle, below, keys] = Layout::vertical(rows).areas(area);
+    let [head, troubles, middle, slowest, below, keys] = Layout::vertical(rows).areas(area);
     frame.render_widget(Paragraph::new(head_lines(view, host)), head);
     frame.render_widget(Paragraph::new(notices), troubles);
-    frame.render_widget(services_table(&services, view.order), middle);
+    draw_services(frame, middle, &services, view.order);
+    if callbacks > 0 {
+        frame.render_widget(callbacks_table(&view.callbacks()), slowest);
+    }
     if lists > 0 {
         let [left, right] = Layout::horizontal([Constraint::Percentage(50); 2]).areas(below);
         let [states, outputs] = &view.sessions;
@@ -82,32 +93,67 @@ fn notices(view: &View, host: &HostStatus) -> Vec<Line<'static>> {
     lines
 }
 
-/// Table of the services.
-fn services_table<'t>(services: &[ServiceRates<'_>], order: ServiceOrder) -> Table<'t> {
-    let head = ["SERVICE", "LIBRARY", "GEN", "SESSIONS", "TURNS/S", "FAULTS/S", "FAULTS", "JOBS"];
+/// Draws the table of the services. A narrow screen leaves columns out that `greenroom status` has.
+fn draw_services(frame: &mut Frame<'_>, area: Rect, services: &[ServiceRates<'_>], order: ServiceOrder) {
+    let is_shown = |column: usize| area.width >= WIDE || ![1, 9, 10].contains(&column);
+    fn shown<T>(of: [T; 11], is_shown: impl Fn(usize) -> bool) -> impl Iterator<Item = T> {
+        of.into_iter().enumerate().filter(move |(n, _)| is_shown(*n)).map(|(_, of)| of)
+    }
+    let head = [
+        "SERVICE", "LIBRARY", "GEN", "SESSIONS", "TURNS/S", "P50", "P99", "MAX", "FAULTS/S", "FAULTS", "JOBS",
+    ];
     let row = |s: &ServiceRates<'_>| {
         let status = s.service;
-        let cells = Row::new([
+        let time = |share| s.times.quantile_ns(share).map_or_else(|| "-".to_owned(), time_of);
+        let cells = [
             status.name.clone(),
             status.library.clone(),
             status.generation.to_string(),
             status.sessions.to_string(),
             format!("{:.1}", s.turns),
+            time(0.5),
+            time(0.99),
+            time(1.0),
             format!("{:.1}", s.faults),
             status.faults.to_string(),
             format!("{}+{}", status.jobs.running, status.jobs.waiting),
-        ]);
+        ];
+        let cells = Row::new(shown(cells, is_shown));
         if s.faults > 0.0 { cells.red() } else { cells }
     };
-    let widths = [16, 12, 4, 9, 10, 9, 8, 6].map(Constraint::Length);
+    let widths = [14, 10, 4, 8, 9, 9, 9, 9, 8, 8, 6].map(Constraint::Length);
     let by = match order {
         ServiceOrder::Name => "by name",
         ServiceOrder::Turns => "by turns/s",
         ServiceOrder::Sessions => "by sessions",
     };
-    Table::new(services.iter().map(row), widths)
-        .header(Row::new(head).style(Style::new().bold()))
-        .block(Block::bordered().title(format!(" services {by} ")))
+    let table = Table::new(services.iter().map(row), shown(widths, is_shown))
+        .header(Row::new(shown(head, is_shown)).style(Style::new().bold()))
+        .block(Block::bordered().title(format!(" services {by} ")));
+    frame.render_widget(table, area);
+}
+
+/// Table of the callbacks that ran since the sample before, the slowest first.
+fn callbacks_table<'t>(callbacks: &[CallbackTimes<'_>]) -> Table<'t> {
+    let row = |c: &CallbackTimes<'_>| {
+        let seconds = c.within.as_secs_f64();
+        // Turns of generations beyond those that are told apart have no name.
+        let service = if c.of.service.is_empty() { "(others)" } else { &c.of.service };
+        Row::new([
+            service.to_owned(),
+            c.action.to_owned(),
+            c.of.generation.to_string(),
+            time_of(c.mean_ns()),
+            format!("{:.1}", c.turns as f64 / seconds),
+            format!("{:.1} %", c.ns as f64 / 1e7 / seconds),
+        ])
+    };
+    let widths = [14, 14, 4, 10, 9, 8].map(Constraint::Length);
+    Table::new(callbacks.iter().map(row), widths)
+        .header(
+            Row::new(["SERVICE", "CALLBACK", "GEN", "MEAN", "TURNS/S", "OF LOOP"]).style(Style::new().bold()),
+        )
+        .block(Block::bordered().title(" slowest callbacks "))
 }
 
 /// Draws a list of sessions with one figure each. Those that have none are left out.
@@ -133,12 +179,13 @@ fn draw_sessions(
 mod tests {
     use super::super::sample::HostSample;
     use super::*;
+    use crate::protocol::metrics::GenerationTurns;
     use crate::protocol::status::Status;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use std::time::Instant;
 
-    /// Status as a host gives it, with so many turns.
+    /// Sample of a host with so many turns, all of which took 40 µs but for one that took 10 ms.
     fn sample(at: Instant, turns: u64) -> HostSample {
         let status = serde_json::json!({
             "host": {"pid": 7, "worker_pid": 8, "version": "0.1.0", "uptime_s": 61, "worker": "serving",
@@ -152,7 +199,16 @@ mod tests {
                     "listen": [], "sessions": 2, "turns": turns, "faults": 1}],
         });
         let status: Status = serde_json::from_value(status).expect("a status");
-        HostSample { at, status, sessions: None }
+        let mut of = GenerationTurns { service: "tally".into(), generation: 2, ..Default::default() };
+        (1..turns).for_each(|_| of.times.note(40_000));
+        of.actions = [("message".to_owned(), turns - 1)].into();
+        of.action_ns = [("message".to_owned(), (turns - 1) * 40_000)].into();
+        if turns > 100 {
+            of.times.note(10_000_000);
+            of.actions.insert("timer".into(), 1);
+            of.action_ns.insert("timer".into(), 10_000_000);
+        }
+        HostSample { at, status, turns: vec![of], sessions: None }
     }
 
     /// Text of the screen, line by line, without spaces at the ends.
@@ -165,24 +221,40 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_those_between_two_samples() {
+    fn rates_and_times_are_those_between_two_samples() {
         let begun = Instant::now();
         let mut view = View::new(sample(begun, 100));
         view.add(Ok(sample(begun + Duration::from_secs(2), 300)));
         view.order = ServiceOrder::Turns;
+        let row = |text: &str| format!("│{text:<110}│");
         assert_eq!(
-            drawn(&view, 86, 11),
+            drawn(&view, 112, 20),
             [
                 " greenroom 0.1.0, pid 7, worker 8 serving, up 1m 1s",
                 " 3 connections, 100 turns/s, longest pass 4 ms, 0 workers before",
                 r" failing: save: disk\u{1b}[2J",
                 " limits reached: idle_ms 2",
-                &format!("┌ services by turns/s {}┐", "─".repeat(63)),
-                "│SERVICE          LIBRARY      GEN  SESSIONS  TURNS/S    FAULTS/S  FAULTS   JOBS     │",
-                "│tally            echo         2    2         100.0      0.0       1        0+0      │",
-                "│echo             echo         2    1         0.0        0.0       0        0+0      │",
-                "│                                                                                    │",
-                "└────────────────────────────────────────────────────────────────────────────────────┘",
+                &format!("┌ services by turns/s {}┐", "─".repeat(89)),
+                &row(
+                    "SERVICE        LIBRARY    GEN  SESSIONS TURNS/S   P50       P99       MAX       FAULTS/S FAULTS   JOBS"
+                ),
+                &row(
+                    "tally          echo       2    2        100.0     36.9 µs   36.9 µs   9437.2 µs 0.0      1        0+0"
+                ),
+                &row(
+                    "echo           echo       2    1        0.0       -         -         -         0.0      0        0+0"
+                ),
+                &row(""),
+                &row(""),
+                &format!("└{}┘", "─".repeat(110)),
+                &format!("┌ slowest callbacks {}┐", "─".repeat(91)),
+                &row("SERVICE        CALLBACK       GEN  MEAN       TURNS/S   OF LOOP"),
+                &row("tally          timer          2    10.0 ms    0.5       0.5 %"),
+                &row("tally          message        2    40.0 µs    100.0     0.4 %"),
+                &row(""),
+                &row(""),
+                &row(""),
+                &format!("└{}┘", "─".repeat(110)),
                 " q ends, p pauses, s sorts",
             ]
         );

@@ -101,13 +101,8 @@ fn times(now: &[GenerationTurns], before: &[GenerationTurns]) -> BTreeMap<String
     let mut all: BTreeMap<String, Histogram> = BTreeMap::new();
     for turns in now {
         let same = |b: &&GenerationTurns| b.service == turns.service && b.generation == turns.generation;
-        let earlier = before.iter().find(same).map(|b| &b.times.buckets);
-        let sum = &mut all.entry(turns.service.clone()).or_default().buckets;
-        sum.resize(turns.times.buckets.len().max(sum.len()), 0);
-        for (at, count) in turns.times.buckets.iter().enumerate() {
-            let was = earlier.and_then(|buckets| buckets.get(at)).copied().unwrap_or_default();
-            sum[at] += count.saturating_sub(was);
-        }
+        let earlier = before.iter().find(same).map(|b| &b.times);
+        all.entry(turns.service.clone()).or_default().add_since(&turns.times, earlier);
     }
     all
 }
@@ -123,7 +118,7 @@ mod tests {
             let mut times = Histogram::default();
             ns.iter().for_each(|ns| times.note(*ns));
             let service = "chat".to_owned();
-            GenerationTurns { service, generation, faults: 0, times, actions: BTreeMap::new() }
+            GenerationTurns { service, generation, faults: 0, times, ..GenerationTurns::default() }
         };
         let before = [of(1, &[1_000_000_000; 50])];
         let now = [of(1, &[&[1_000_000_000; 50][..], &[2_000; 3]].concat()), of(2, &[50_000])];
