@@ -166,7 +166,8 @@ impl Serve {
     }
 }
 
-/// Starts the log. Returns its place, and the path of the file that standard error is, if it is one.
+/// Starts the log. Returns its place, and the path of the file that standard error is, if it is
+/// one.
 fn start_log(config: &Config, no_keeper: bool) -> Result<(LogGuard, LogTo, Option<PathBuf>), CommandFailure> {
     // A worker could not be told of another path.
     let standard_error = logs::file::of_standard_error().filter(|path| is_text(path).is_ok());

@@ -61,6 +61,7 @@
 //! | [`observe`] | address and token of the observer |
 //! | [`process`] | rights of the host's processes |
 //! | [`record`] | configurations between processes, which may be of different versions |
+//! | [`save`] | file of saved tables, and interval of saves |
 //! | `settings` | settings of handlers as JSON, and values that JSON lacks |
 //! | [`socket_file`] | mode and group of the files of Unix sockets |
 //! | [`source`] | the configuration's sources: file and command line |
@@ -77,6 +78,7 @@ mod needs;
 pub mod observe;
 pub mod process;
 pub mod record;
+pub mod save;
 mod settings;
 pub mod socket_file;
 pub mod source;
@@ -89,6 +91,7 @@ use crate::config::listen::{named, needs_tls, why_not, with_ipv4};
 use crate::config::log::LogConfig;
 use crate::config::observe::ObserveConfig;
 use crate::config::process::ProcessConfig;
+use crate::config::save::SaveConfig;
 use crate::config::socket_file::SocketFile;
 use crate::config::tls::{TlsConfig, TlsSettings};
 use crate::config::trust::Trust;
@@ -154,17 +157,6 @@ impl Default for Config {
     }
 }
 
-/// File of saved tables and ledger, and the interval of saves.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SaveConfig {
-    /// The file, relative to the configuration's. None: `tables.saved` in the runtime directory,
-    /// which a reboot may delete.
-    pub file: Option<PathBuf>,
-    /// Seconds between two saves; 0: only when the host is stopped.
-    pub every_s: u64,
-}
-
 /// Loading of builds: at the start, and in a reload.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -226,9 +218,6 @@ pub struct ServiceConfig {
     pub limits: ServiceLimits,
 }
 
-/// Longest interval of saves: ten years, in seconds. A longer one could overflow a time.
-const EVERY_S_MAX: u64 = 10 * 366 * 24 * 3600;
-
 impl Config {
     /// Reads a file, resolves its paths against its directory, and checks limits and intervals.
     /// Blocks for the disk. The error names the file, and the line where there is one.
@@ -270,10 +259,7 @@ impl Config {
         }
         self.check_settings()?;
         self.service.keys().try_for_each(|service| self.socket_file(service).map(|_| ()))?;
-        if self.save.every_s > EVERY_S_MAX {
-            let s = self.save.every_s;
-            return Err(format!("save.every_s is {s}: it must be at most {EVERY_S_MAX}"));
-        }
+        self.save.check()?;
         let paths = self.handlers.iter().map(|path| ("handlers", path));
         for (key, path) in paths.chain(self.save.file.iter().map(|path| ("save.file", path))) {
             if path.as_os_str().is_empty() || path.as_os_str().as_encoded_bytes().contains(&0) {
