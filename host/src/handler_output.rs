@@ -4,8 +4,8 @@
 //! log. So a handler's print never meets a reader that is gone or stopped: a failed print would be
 //! a panic in every turn, and a full pipe would stop the loop.
 //!
-//! The log is lossy, so the thread never waits. Beyond 1,000 lines in a second, lines are
-//! left out and counted.
+//! The log is lossy, so the thread never waits. Lines that are too many are left out and counted
+//! there, as all lines are.
 //!
 //! The last output of a worker, perhaps why it aborts, outlives it. The thread holds each line in
 //! a second pipe until the log has written it. The keeper has the reading ends of both pipes.
@@ -19,10 +19,7 @@ use rustix::pipe::{SpliceFlags, splice, tee};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
 
-/// Lines of a second that are passed to the log. The rest is counted.
-const LINES_MAX: u32 = 1000;
 /// Most bytes of a line. A longer one is cut into several.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 /// Most bytes that are read of a dead worker's pipes, which hold 64 KiB each. A process that it has
@@ -53,7 +50,7 @@ pub fn redirect() -> io::Result<[OwnedFd; 2]> {
 
 /// Logs what a worker that has died left in its pipes, in their order. Never blocks.
 pub fn log_rest(pipes: Vec<OwnedFd>) {
-    rest(&pipes, |line| tracing::warn!("last output of the worker: {line}"));
+    rest(&pipes, |line| tracing::warn!(target: logs::HANDLER_OUTPUT, "last output of the worker: {line}"));
 }
 
 /// Passes on the lines that are in the pipes now.
@@ -85,24 +82,15 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// Passes on lines for as long as the process lives. `copy` is a pipe that is empty between two
 /// steps.
 fn pass_on(read: &OwnedFd, copy: &(OwnedFd, OwnedFd), mut held: Held) {
-    let (mut lines, mut share) = (Lines::default(), Share::new(Instant::now()));
+    let mut lines = Lines::default();
     let mut buffer = [0; 16 * 1024];
     loop {
-        // Lines that were left out are named within a second, although nothing more is printed.
-        let second = share.is_over().then_some(Timespec { tv_sec: 1, tv_nsec: 0 });
-        let timeout = if held.waits() { Some(HOLD) } else { second };
+        let timeout = held.waits().then_some(HOLD);
         match poll(&mut [PollFd::new(read, PollFlags::IN)], timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return tracing::error!("handler output can't be read any more: {e}"),
         }
         held.release(logs::lines_done());
-        let now = Instant::now();
-        if let Some(count) = share.renew(now) {
-            tracing::warn!(
-                lines = count,
-                "handler output: lines are left out, more than {LINES_MAX} in a second"
-            );
-        }
         // The output stays where it is until its lines are on their way to the log.
         match tee(read, &copy.1, buffer.len(), SpliceFlags::NONBLOCK) {
             // The process holds the writing end itself, so this is a handler that closed both.
@@ -112,11 +100,10 @@ fn pass_on(read: &OwnedFd, copy: &(OwnedFd, OwnedFd), mut held: Held) {
         }
         // Nothing else writes there, so all of it comes at once.
         let Ok(n) = rustix::io::read(&copy.0, &mut buffer) else { continue };
-        lines.push(&buffer[..n], |line| {
-            if share.take() {
-                tracing::info!(target: "handler_output", "handler output: {line}");
-            }
-        });
+        lines.push(
+            &buffer[..n],
+            |line| tracing::info!(target: logs::HANDLER_OUTPUT, "handler output: {line}"),
+        );
         held.take(read, n, lines.begun.len(), logs::lines_offered());
     }
 }
@@ -230,43 +217,6 @@ impl Lines {
     }
 }
 
-/// Share of the log that handler output has in each second.
-struct Share {
-    since: Instant,
-    taken: u32,
-    /// Lines beyond the share.
-    left_out: u64,
-}
-
-impl Share {
-    /// Begins with a whole share.
-    fn new(now: Instant) -> Share {
-        Share { since: now, taken: 0, left_out: 0 }
-    }
-
-    /// Whether lines were left out in this second.
-    fn is_over(&self) -> bool {
-        self.left_out > 0
-    }
-
-    /// Takes room for a line. False: the line is left out, and counted.
-    fn take(&mut self) -> bool {
-        let fits = self.taken < LINES_MAX;
-        self.taken += u32::from(fits);
-        self.left_out += u64::from(!fits);
-        fits
-    }
-
-    /// Begins a new second, if the last one is over. Returns the lines that it left out, if any.
-    fn renew(&mut self, now: Instant) -> Option<u64> {
-        if now.saturating_duration_since(self.since) < Duration::from_secs(1) {
-            return None;
-        }
-        let before = std::mem::replace(self, Share::new(now));
-        Some(before.left_out).filter(|n| *n > 0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,16 +235,6 @@ mod tests {
         assert_eq!(collected(&[b"on", b"e\ntwo\r\n\n", b"\xffhree"]), ["one", "two", "\u{fffd}hree"]);
         let long = collected(&[&[b'x'; LINE_BYTES_MAX], b"y\n"]);
         assert_eq!((long.len(), long[0].len(), long[1].as_str()), (2, LINE_BYTES_MAX, "y"));
-    }
-
-    #[test]
-    fn lines_beyond_the_share_of_a_second_are_counted() {
-        let now = Instant::now();
-        let mut share = Share::new(now);
-        assert_eq!((0..LINES_MAX + 7).filter(|_| share.take()).count(), LINES_MAX as usize);
-        assert_eq!(share.renew(now + Duration::from_millis(999)), None);
-        assert_eq!(share.renew(now + Duration::from_secs(1)), Some(7));
-        assert!(share.take() && !share.is_over());
     }
 
     fn rest_of(pipes: &[&OwnedFd]) -> Vec<String> {

@@ -188,7 +188,7 @@ typedef struct gr_stats {
  * GR_INVALID, unless it says otherwise. */
 typedef struct gr_host {
     uint32_t size;      /* set by the host */
-    uint32_t log_level; /* most detailed GR_LOG_... that the operator wants to see */
+    uint32_t log_level; /* most detailed GR_LOG_... wanted; may change at any time */
     /* Ends a turn that succeeded. 1: go on with the next action; 0: return now. */
     uint32_t (*turn_ok)(gr_turn *turn);
     /* Ends a turn that failed: its effects are dropped. Hand over the state that the turns before it

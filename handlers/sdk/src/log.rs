@@ -40,10 +40,27 @@ thread_local! {
 }
 
 /// Installs the subscriber, unless the library has one. Called for each instance; only the
-/// first call of a library installs, and each sets the level.
-pub(crate) fn install(level: u32) {
-    LEVEL.store(level, Ordering::Relaxed);
+/// first call of a library installs. `level`: the host's, which [`follow`] follows.
+pub(crate) fn install(level: &AtomicU32) {
+    follow(level);
     let _ = tracing_core::dispatcher::set_global_default(tracing_core::Dispatch::new(ToHost));
+}
+
+/// Follows the level of the host, which operators change at any time. Costs two loads while it
+/// stays the same; else O(call sites), and a lock.
+#[inline]
+pub(crate) fn follow(level: &AtomicU32) {
+    let level = level.load(Ordering::Relaxed);
+    if level != LEVEL.load(Ordering::Relaxed) {
+        change(level);
+    }
+}
+
+/// Changes the level, and has call sites ask for it again.
+#[cold]
+fn change(level: u32) {
+    LEVEL.store(level, Ordering::Relaxed);
+    tracing_core::callsite::rebuild_interest_cache();
 }
 
 /// Whether there are events to take.

@@ -100,6 +100,7 @@ fn run(
     match command {
         AdminCommand::Status
         | AdminCommand::Metrics
+        | AdminCommand::Log(_)
         | AdminCommand::Withhold(_)
         | AdminCommand::Upgrade { .. }
         | AdminCommand::Configure => {

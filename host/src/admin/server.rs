@@ -172,7 +172,7 @@ fn take_in(stream: UnixStream, who: AdminCaller, access: &Access, post: &Mailbox
         }
         return Ok(());
     }
-    let one_reply = matches!(command, AdminCommand::Status | AdminCommand::Metrics);
+    let one_reply = matches!(command, AdminCommand::Status | AdminCommand::Metrics | AdminCommand::Log(_));
     let trail = changes.then(|| KeeperTrail::begin(&command, by, post));
     let (answers, answered) = channel();
     post.post(Asked::OfKeeper(command, answers));
@@ -225,7 +225,7 @@ fn processes(post: &Mailbox<Asked>) -> Value {
     match answered.recv() {
         Ok(Reply::Status(status)) => {
             let host = status.host;
-            json!({"version": host.version, "worker_pid": host.worker_pid, "workers_before": host.workers_before})
+            json!({"version": host.version, "worker_pid": host.worker_pid, "workers_before": host.workers_before, "log": host.log})
         }
         _ => Value::Null,
     }

@@ -24,6 +24,7 @@ use std::io::{self, ErrorKind};
 /// host.
 pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> {
     check_saved(config).map_err(CommandFailure::Failed)?;
+    config.log.check_place().map_err(CommandFailure::Failed)?;
     confined(config, complain)?;
     handshaker_process::check(&config.tls_settings()).map_err(CommandFailure::Failed)?;
     let (mut wanted, mut services) = (BTreeSet::new(), BTreeSet::new());

@@ -25,6 +25,7 @@ mod dump_file;
 mod handshaker;
 mod history;
 mod host_user;
+mod log;
 mod manual;
 mod metrics;
 mod new;
@@ -95,6 +96,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show all figures, as Prometheus and its kin collect them
     Metrics(metrics::MetricsArgs),
+    /// Show the levels of the log, or change one while the host runs
+    Log(log::Log),
     /// Show the host on this terminal, as it is now
     Top(top::Top),
     /// List the sessions
@@ -169,6 +172,7 @@ pub fn run() -> ExitCode {
         Command::Canary(canary) => canary.run(&dir),
         Command::Status(status) => status.run(&dir),
         Command::Metrics(metrics) => metrics.run(&dir),
+        Command::Log(log) => log.run(&dir),
         Command::Top(top) => top.run(&dir),
         Command::Sessions(sessions) => sessions.run(&dir),
         Command::Check(check) => check.run(),

@@ -12,7 +12,7 @@
 //! | worker loads libraries and opens ports | exit code 1, with the worker's reason |
 //!
 //! Standard output gets the addresses and the line `ready`, once the host serves. Scripts wait
-//! for that line. All else goes to the log on standard error.
+//! for that line. All else goes to the log.
 
 use crate::admin::access::Access;
 use crate::admin::server::AdminSocket;
@@ -27,7 +27,9 @@ use crate::keeper::Keeper;
 use crate::keeper::events::Event;
 use crate::keeper::options::Options;
 use crate::keeper::upkeep::Upkeep;
-use crate::logs;
+use crate::logs::format::LogTo;
+use crate::logs::levels::{Levels, LogLevel};
+use crate::logs::{self, LogGuard, LogStart};
 use crate::plugin::discover;
 use crate::plugin::watch;
 use crate::protocol::found::Found;
@@ -40,7 +42,6 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tracing_subscriber::filter::LevelFilter;
 
 /// Longest path of a Unix socket, in bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -78,9 +79,10 @@ pub(super) struct Serve {
     /// Stop in order once this process, which started the host, has ended (`greenroom dev` says so)
     #[arg(long, hide = true, value_name = "PID")]
     end_with: Option<i32>,
-    /// Level of the log: error, warn, info, debug, trace
-    #[arg(long, env = "GREENROOM_LOG", default_value = "info", value_name = "LEVEL")]
-    log: LevelFilter,
+    /// Level of the log: error, warn, info, debug, trace [default: log.level of the configuration,
+    /// or info]
+    #[arg(long, env = "GREENROOM_LOG", value_name = "LEVEL")]
+    log: Option<LogLevel>,
 }
 
 impl Serve {
@@ -93,7 +95,8 @@ impl Serve {
         let failed = |what: &str, e: std::io::Error| CommandFailure::Failed(format!("{what}: {e}"));
         // Before the working directory changes.
         let path = self.config.as_deref().map(absolute).transpose()?;
-        let source = ConfigSource { path, listen: self.listen.clone(), no_watch: self.no_watch };
+        let source =
+            ConfigSource { path, listen: self.listen.clone(), no_watch: self.no_watch, log: self.log };
         let dir = absolute(dir)?;
         let copies = self.copies.as_deref().map(absolute).transpose()?;
         let dirs = [Some(&*dir), copies.as_deref()].into_iter().flatten().filter(|_| !self.check_config);
@@ -107,9 +110,7 @@ impl Serve {
             return crate::cli::check_config::run(&config, &found);
         }
         let runtime = Runtime::take(&dir, copies.as_deref()).map_err(CommandFailure::Failed)?;
-        // A worker could not be told of another path.
-        let log_file = logs::file().filter(|path| is_text(path).is_ok());
-        let _log = logs::start(self.log, false, log_file.clone()).map_err(|e| failed("the log", e))?;
+        let (_log, log_to, log_file) = start_log(&config, self.no_keeper)?;
         left_out.iter().for_each(|why| tracing::warn!("{why}; it is left out"));
         user.iter().for_each(|user| tracing::info!("the host runs as user {user}"));
         begin_process(self.no_keeper).map_err(|e| failed("this process", e))?;
@@ -132,7 +133,7 @@ impl Serve {
             host_number: runtime.host_number(),
             runtime: dir.clone(),
             copies: runtime.copies().into(),
-            log: self.log.to_string(),
+            log_to,
             log_file,
             in_process: ours,
         };
@@ -163,6 +164,22 @@ impl Serve {
         }
         discover::look(&sources).map_err(CommandFailure::Failed)
     }
+}
+
+/// Starts the log. Returns its place, and the path of the file that standard error is, if it is one.
+fn start_log(config: &Config, no_keeper: bool) -> Result<(LogGuard, LogTo, Option<PathBuf>), CommandFailure> {
+    // A worker could not be told of another path.
+    let standard_error = logs::file::of_standard_error().filter(|path| is_text(path).is_ok());
+    let to = config.log.to();
+    let guard = logs::start(LogStart {
+        process: if no_keeper { "host" } else { "keeper" },
+        to: &to,
+        standard_error: standard_error.clone(),
+        apart: false,
+        levels: Levels { all: config.log.level(), ..Levels::default() },
+    });
+    let guard = guard.map_err(|e| CommandFailure::Failed(format!("the log: {e}")))?;
+    Ok((guard, to, standard_error))
 }
 
 /// Runs the keeper on a thread beside the worker, until both have ended.
@@ -216,7 +233,10 @@ fn watch_files(keeper: &Keeper, found: &Found, watch: bool) -> Result<(), String
 
 /// Refuses paths of the host that no worker could be told of, and that no socket could have.
 fn check_paths(dir: &Path, copies: Option<&Path>, config: &Config) -> Result<(), String> {
-    [Some(dir), copies, config.save.file.as_deref()].into_iter().flatten().try_for_each(is_text)?;
+    [Some(dir), copies, config.save.file.as_deref(), config.log.file.as_deref()]
+        .into_iter()
+        .flatten()
+        .try_for_each(is_text)?;
     let socket = socket_path(dir);
     match socket.as_os_str().len() {
         n if n > SOCKET_PATH_BYTES_MAX => Err(format!(

@@ -4,6 +4,7 @@
 //! a callback stalls. Exit code 3 means that no host runs.
 
 use crate::admin::client::call;
+use crate::cli::log::level_in_words;
 use crate::cli::output::{CommandFailure, json_line};
 use crate::cli::table::{Form, Table, table};
 use crate::cli::watch::Watch;
@@ -68,6 +69,10 @@ fn in_words(status: &Status, form: Form) -> String {
         let _ = writeln!(out, "limits reached so often: {}", reached.join(", "));
     }
     tell_work(status, out);
+    if !host.log.is_empty() {
+        let levels: Vec<_> = host.log.iter().map(level_in_words).collect();
+        let _ = writeln!(out, "log: {}", levels.join("; "));
+    }
     for missing in &host.missing {
         let _ = writeln!(out, "missing: {}", one_line(missing));
     }

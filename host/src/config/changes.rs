@@ -14,11 +14,13 @@ impl Config {
     /// O(values).
     pub fn changes(&self, to: &Config) -> (Vec<String>, Vec<String>) {
         let mut fixed = Vec::new();
-        // When a host starts, it changes its user, the saver opens its file, and the store is
+        // When a host starts, it changes its user, log and saver open their files, and the store is
         // mapped. Paths of libraries are watched from then on.
         for (name, same) in [
             ("handlers", self.handlers == to.handlers),
             ("save.file", self.save.file == to.save.file),
+            ("log.format", self.log.format == to.log.format),
+            ("log.file", self.log.file == to.log.file),
             ("process.user", self.process == to.process),
             ("limits.store_bytes_max", self.limits.store_bytes_max == to.limits.store_bytes_max),
         ] {

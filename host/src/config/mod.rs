@@ -27,6 +27,11 @@
 //! listen = "127.0.0.1:9900"               # metrics and health over HTTP; else none
 //! console = true                          # the console, too
 //!
+//! [log]
+//! format = "json"                         # else text, or journald where standard error is that
+//! file = "/var/log/greenroom/log"         # else standard error
+//! level = "debug"                         # else info
+//!
 //! [process]
 //! user = "greenroom"                      # of a host that root starts; else root
 //!
@@ -51,6 +56,7 @@
 //! | [`changes`] | differences between two configurations, by name |
 //! | [`file_contents`] | contents of the files that settings name |
 //! | `files` | files that settings name: reads them |
+//! | [`log`] | format, file and level of the log |
 //! | `needs` | what endpoints need of their service |
 //! | [`observe`] | address and token of the observer |
 //! | [`process`] | rights of the host's processes |
@@ -66,6 +72,7 @@ pub mod changes;
 pub mod file_contents;
 mod files;
 mod listen;
+pub mod log;
 mod needs;
 pub mod observe;
 pub mod process;
@@ -79,6 +86,7 @@ pub mod trust;
 use crate::config::admin::AdminConfig;
 use crate::config::file_contents::FileContents;
 use crate::config::listen::{named, needs_tls, why_not, with_ipv4};
+use crate::config::log::LogConfig;
 use crate::config::observe::ObserveConfig;
 use crate::config::process::ProcessConfig;
 use crate::config::socket_file::SocketFile;
@@ -115,6 +123,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Metrics, health and the console over HTTP.
     pub observe: ObserveConfig,
+    /// Format, file and level of the log.
+    pub log: LogConfig,
     /// Rights of the processes.
     pub process: ProcessConfig,
     /// Services, by name. A name that no library offers is allowed: its library may come later.
@@ -136,6 +146,7 @@ impl Default for Config {
             trust: Trust::default(),
             admin: AdminConfig::default(),
             observe: ObserveConfig::default(),
+            log: LogConfig::default(),
             process: ProcessConfig::default(),
             service: BTreeMap::new(),
             files: FileContents::default(),
@@ -239,6 +250,7 @@ impl Config {
         config.service.values_mut().filter_map(|s| s.tls.as_mut()).for_each(|tls| tls.resolve(base));
         config.admin.resolve(base);
         config.observe.resolve(base);
+        config.log.resolve(base);
         config.read_files(base).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(config)
     }
@@ -248,6 +260,7 @@ impl Config {
         self.all_limits().check()?;
         self.admin.check().map_err(|e| format!("admin: {e}"))?;
         self.observe.check().map_err(|e| format!("observe: {e}"))?;
+        self.log.check()?;
         for (name, service) in &self.service {
             check_origins(&service.origins).map_err(|e| format!("service.{name}.origins: {e}"))?;
             TrustedProxies::read(&service.proxy_from)

@@ -5,6 +5,7 @@
 //! changes nothing.
 
 use crate::config::Config;
+use crate::logs::levels::LogLevel;
 use greenroom_state::endpoint::Endpoint;
 use std::path::PathBuf;
 
@@ -18,6 +19,8 @@ pub struct ConfigSource {
     pub listen: Vec<(String, Endpoint)>,
     /// `--no-watch` on the command line, which overrides `watch`.
     pub no_watch: bool,
+    /// `--log` on the command line, which replaces `log.level`.
+    pub log: Option<LogLevel>,
 }
 
 impl ConfigSource {
@@ -31,6 +34,7 @@ impl ConfigSource {
         config.override_listen(&self.listen);
         // The command line can only switch the watch off.
         config.watch &= !self.no_watch;
+        config.log.level = self.log.or(config.log.level);
         config.check_tls()?;
         config.admin.find_members()?;
         Ok(config)

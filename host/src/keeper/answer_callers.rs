@@ -20,6 +20,7 @@ impl Keeper {
             AdminCommand::Status => _ = answers.send(Reply::Status(Box::new(self.status()))),
             AdminCommand::Metrics => _ = answers.send(Reply::Metrics(Box::new(self.metrics()))),
             AdminCommand::Withhold(of) => _ = answers.send(self.withhold(&of)),
+            AdminCommand::Log(wish) => _ = answers.send(self.log_level(wish)),
             AdminCommand::Upgrade { binary } => self.begin_upgrade(binary, answers),
             other => {
                 let _ = answers.send(Reply::Error(format!("the keeper does not serve {other:?}")));

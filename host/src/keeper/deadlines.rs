@@ -20,6 +20,7 @@ impl Keeper {
             self.stop.deadline(),
             self.observer.deadline(),
             self.manager.deadline(),
+            self.log_levels.deadline(),
         ];
         all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }
@@ -44,6 +45,7 @@ impl Keeper {
             self.count_reached(Limit::ConnectMs, 1);
             self.worker.send(&ToWorker::ConnectFailed(number, "it took too long (limit connect_ms)".into()));
         }
+        self.end_log_levels(now);
         self.upgrade_in_time(now);
         self.stop_in_time(now);
     }

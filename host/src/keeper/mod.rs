@@ -25,6 +25,7 @@
 //! | `failing` | parts of the host that fail |
 //! | `metrics` | figures that operators collect |
 //! | `service_manager`, `service_news` | what systemd is told |
+//! | `log_levels`, `log_level_steps` | levels of the log that operators have set |
 //! | `deadlines` | deadlines of all parts |
 //!
 //! The loop looks at every source after each poll: the events tell only which listeners and
@@ -55,6 +56,8 @@ mod handshake_pace;
 pub mod handshaker_process;
 mod handshakes;
 mod listeners;
+mod log_level_steps;
+mod log_levels;
 mod made_connections;
 mod memory_files;
 mod metrics;
@@ -97,6 +100,7 @@ use files::LibraryFiles;
 use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::Crashes;
 use greenroom_core::reload::request::Requester;
+use log_levels::LogLevels;
 use mio::{Events, Poll};
 use observer_process::ObserverProcess;
 use options::Options;
@@ -146,6 +150,7 @@ pub struct Keeper {
     /// Parts that fail.
     failing: FailingParts,
     manager: ServiceManager,
+    log_levels: LogLevels,
     /// Times that each limit was reached here, not in a worker.
     reached: BTreeMap<Limit, u64>,
     started: Instant,
@@ -167,6 +172,7 @@ impl Keeper {
             observer,
             start_places: KeptPlaces::new(if options.in_process.is_some() { 0 } else { START_PLACES })?,
             binary: if options.in_process.is_some() { None } else { Some(own_binary()?) },
+            log_levels: LogLevels::new(options.config.log.level()),
             options,
             events: EventQueue::new(poll.registry())?,
             poll,

@@ -3,6 +3,7 @@
 use crate::admin::access::Access;
 use crate::config::Config;
 use crate::config::source::ConfigSource;
+use crate::logs::format::LogTo;
 use crate::protocol::found::Found;
 use crate::protocol::status::Confined;
 use crate::sys::activation::GivenDescriptor;
@@ -32,9 +33,9 @@ pub struct Options {
     pub copies: PathBuf,
     /// File of saved tables and ledger.
     pub save: PathBuf,
-    /// The most detailed level that is logged.
-    pub log: String,
-    /// Path of the log, if it is a file.
+    /// Place and format of the log.
+    pub log_to: LogTo,
+    /// Path of the file that standard error is, if it is one.
     pub log_file: Option<PathBuf>,
     /// Socket to a worker in this very process. `None`: each worker has a process of its own.
     pub in_process: Option<OwnedFd>,

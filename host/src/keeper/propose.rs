@@ -160,6 +160,7 @@ impl Keeper {
     pub(super) fn configured(&mut self, number: u64) {
         if let Some(proposed) = self.proposals.answered(number) {
             self.options.config = proposed.config;
+            self.configure_log();
             self.options.access.put_in_force(&self.options.config.admin);
             self.files.watch_settings(self.options.config.files());
             self.acceptor.watch_peers(PeerWatch::of(&self.options.config.limits));

@@ -46,6 +46,7 @@ impl Keeper {
                 confinement: self.options.confined.clone(),
                 not_accepting: self.why_not_accepting(),
                 observer: self.observer.status(),
+                log: self.log_levels.changed(),
             },
             services: self.worker.services().map(|s| self.with_stacks(s.clone())).collect(),
         }

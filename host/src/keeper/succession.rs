@@ -113,6 +113,7 @@ impl Keeper {
     /// Makes the first message for a process. `trial`: the epoch that a trial reads. Reads the
     /// clock, as a generation is blamed for deaths within limit `crash_window_ms` alone.
     pub(super) fn hello(&self, trial: Option<u64>) -> Hello {
+        let log_levels = self.log_levels.in_force();
         Hello {
             host_number: self.options.host_number,
             incarnation: self.worker.incarnation(),
@@ -120,7 +121,7 @@ impl Keeper {
             found: self.options.found.clone(),
             copies: self.options.copies.clone(),
             save: self.options.save.clone(),
-            log: self.options.log.clone(),
+            log: log_levels.all.to_string(),
             blocked: self.crashes.blocked(),
             give_way: self.crashes.give_way(&self.options.config.limits, self.now_ms()),
             killed: self.crashes.killed(&self.options.config.limits, self.now_ms()),
@@ -132,6 +133,8 @@ impl Keeper {
             hears_refusals: true,
             hears_output: true,
             log_file: self.options.log_file.clone(),
+            log_to: self.options.log_to.clone(),
+            log_services: log_levels.services.iter().map(|(n, l)| (n.clone(), l.to_string())).collect(),
             holds_builds: true,
             knows_files: true,
             gives_up: true,

@@ -109,14 +109,13 @@ pub struct Loaded {
 pub fn start(
     config: Arc<Config>,
     copies: Copies,
-    log_level: u32,
     board: Board,
     done: impl Fn(Done) + Send + 'static,
 ) -> std::io::Result<Sender<Job>> {
     let (jobs, queue) = channel();
     let (staged, proposed) = (HashMap::new(), HashMap::new());
     let room = Room::new(copies.dir().to_owned());
-    let stager = Stager { config, proposed, copies, room, log_level, board, staged };
+    let stager = Stager { config, proposed, copies, room, board, staged };
     std::thread::Builder::new().name("stager".into()).spawn(move || stager.run(&queue, done))?;
     Ok(jobs)
 }
@@ -129,7 +128,6 @@ struct Stager {
     copies: Copies,
     /// Space that the copies take.
     room: Room,
-    log_level: u32,
     board: Board,
     /// Candidates, at most one for each library.
     staged: HashMap<LibraryId, Staged>,
@@ -295,7 +293,7 @@ impl Stager {
         let config = self.config_for(id);
         let all = config.settings();
         let filled_in = config.files.filled_in(&all);
-        let code = Library::load(&copy, &entry)?.create(&filled_in, self.log_level, self.board)?;
+        let code = Library::load(&copy, &entry)?.create(&filled_in, self.board)?;
         // The judgement rests on the offers of the trial, so other offers must not come into
         // force.
         if !code.iter().map(|(offer, _)| offer).eq(&staged.offers) {

@@ -22,7 +22,6 @@ use crate::plugin::replay::replay;
 use crate::plugin::trial::{Task, TaskOfCandidate, Tried};
 use crate::protocol::link::Link;
 use crate::sys::fork::close_inherited;
-use greenroom_state::abi::level;
 use serde::Serialize;
 use std::fs::File;
 use std::io::{BufReader, Seek, Write};
@@ -105,14 +104,14 @@ fn tried(task: &Task, candidate: &TaskOfCandidate, board: Board, files: TaskFile
     let candidate = Library::load(copy, entry)?;
     let (library, offers) = candidate.offers()?;
     // Settings that the candidate refuses are refused here. Only errors of its log are wanted.
-    let serving = candidate.create(settings, level::ERROR, board)?;
+    let serving = candidate.create(settings, board)?;
     let mut rehearsal = None;
     // Made now: a rehearsal takes the services.
-    let to_replay = order.as_ref().map(|_| candidate.create(settings, level::ERROR, board)).transpose()?;
+    let to_replay = order.as_ref().map(|_| candidate.create(settings, board)).transpose()?;
     if let (Some(live), Some(records)) = (live, &files.records) {
         // For a rollback: the build that is left downgrades the data that it wrote.
         let newer = match &live.newer {
-            Some((copy, entry)) => Some(Library::load(copy, entry)?.create(settings, level::ERROR, board)?),
+            Some((copy, entry)) => Some(Library::load(copy, entry)?.create(settings, board)?),
             None => None,
         };
         let tell = |done: u64, total: u64| {
@@ -123,7 +122,7 @@ fn tried(task: &Task, candidate: &TaskOfCandidate, board: Board, files: TaskFile
         tell(0, 0);
         // Asked for only if the candidate can't read something.
         let mut live_build = || match &live.serving {
-            Some((copy, entry)) => Library::load(copy, entry)?.create(settings, level::ERROR, board),
+            Some((copy, entry)) => Library::load(copy, entry)?.create(settings, board),
             None => Err("no build serves".into()),
         };
         rehearsal = Some(rehearse(&library, serving, newer, &mut live_build, live, records, tell)?);

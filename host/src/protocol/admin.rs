@@ -12,6 +12,7 @@
 
 use super::canary::{CanaryLine, CanaryWish};
 use super::data::{EntryQuery, Reached, Shown, TableLine};
+use super::log::{LevelWish, LogReport};
 use super::metrics::Metrics;
 use super::selection::{First, Selection};
 use super::status::Status;
@@ -38,6 +39,8 @@ pub enum AdminCommand {
     Status,
     /// All figures that operators collect.
     Metrics,
+    /// Levels of the log; with a wish, they change first.
+    Log(Option<LevelWish>),
     /// A list of sessions.
     Sessions {
         /// The sessions.
@@ -202,6 +205,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`AdminCommand::Metrics`].
     Metrics(Box<Metrics>),
+    /// To [`AdminCommand::Log`].
+    LogLevels(Box<LogReport>),
     /// To [`AdminCommand::Sessions`], in slices.
     Sessions(Vec<SessionLine>),
     /// To a command with a selection: something that an operator should know of it.

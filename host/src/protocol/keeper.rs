@@ -26,6 +26,8 @@
 
 use crate::config::socket_file::SocketFile;
 use crate::config::{Config, record};
+use crate::logs::format::LogTo;
+use crate::logs::levels::Levels;
 use crate::protocol::admin::AdminCommand;
 use crate::protocol::found::Found;
 use crate::protocol::link::from_file;
@@ -36,6 +38,7 @@ use greenroom_state::address::Address;
 use greenroom_state::endpoint::Endpoint;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -96,6 +99,8 @@ pub enum ToWorker {
     /// The file of the log was rotated: open its path again. Workers before this message log it and
     /// leave it out.
     ReopenLog,
+    /// Log at these levels from now on. Workers before this message log it and leave it out.
+    LogLevels(Levels),
 }
 
 /// Messages from a worker to the keeper.
@@ -260,9 +265,15 @@ pub struct Hello {
     /// The keeper knows [`ToKeeper::Output`].
     #[serde(default)]
     pub hears_output: bool,
-    /// Path of the log, if it is a file.
+    /// Path of the file that standard error is, if it is one.
     #[serde(default)]
     pub log_file: Option<PathBuf>,
+    /// Place and format of the log. Keepers before this field log text to standard error.
+    #[serde(default)]
+    pub log_to: LogTo,
+    /// Levels of services that have their own, by name.
+    #[serde(default)]
+    pub log_services: BTreeMap<String, String>,
     /// The keeper knows [`ToKeeper::Builds`].
     #[serde(default)]
     pub holds_builds: bool,

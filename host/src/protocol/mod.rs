@@ -24,6 +24,7 @@ pub mod found;
 pub mod handshaker;
 pub mod keeper;
 pub mod link;
+pub mod log;
 pub mod metrics;
 pub mod observer;
 pub mod selection;

@@ -22,7 +22,9 @@ impl AdminCommand {
     /// The process that serves this command.
     pub fn served_by(&self) -> ServedBy {
         match self {
-            Self::Status | Self::Metrics | Self::Withhold(_) | Self::Upgrade { .. } => ServedBy::Keeper,
+            Self::Status | Self::Metrics | Self::Log(_) | Self::Withhold(_) | Self::Upgrade { .. } => {
+                ServedBy::Keeper
+            }
             Self::Configure => ServedBy::KeeperThenWorker,
             Self::Sessions { .. }
             | Self::History
@@ -55,12 +57,14 @@ impl AdminCommand {
         match self {
             Self::Status
             | Self::Metrics
+            | Self::Log(None)
             | Self::Sessions { .. }
             | Self::History
             | Self::Await(_)
             | Self::Dump { .. } => true,
             Self::Canaries | Self::Show(_) | Self::Tables | Self::Entries(_) => true,
-            Self::Release(_)
+            Self::Log(Some(_))
+            | Self::Release(_)
             | Self::Close(_)
             | Self::CloseAll(_)
             | Self::Message { .. }
@@ -87,6 +91,7 @@ impl AdminCommand {
         match self {
             Self::Status
             | Self::Metrics
+            | Self::Log(None)
             | Self::Sessions { .. }
             | Self::History
             | Self::Await(_)
@@ -96,7 +101,8 @@ impl AdminCommand {
             | Self::Tables
             | Self::Entries(_)
             | Self::Watch { .. } => Role::Read,
-            Self::Release(_)
+            Self::Log(Some(_))
+            | Self::Release(_)
             | Self::Close(_)
             | Self::CloseAll(_)
             | Self::Message { .. }
@@ -120,6 +126,7 @@ impl AdminCommand {
         match self {
             Self::Status => "status",
             Self::Metrics => "metrics",
+            Self::Log(_) => "log",
             Self::Sessions { .. } => "sessions",
             Self::History => "history",
             Self::Await(_) => "await",
@@ -171,6 +178,7 @@ impl AdminCommand {
             | Self::Upgrade { .. } => Some(STEP_MAX),
             Self::Status
             | Self::Metrics
+            | Self::Log(_)
             | Self::Sessions { .. }
             | Self::History
             | Self::Release(_)

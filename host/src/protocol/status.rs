@@ -3,6 +3,7 @@
 //! The keeper answers, also while no worker serves. Each field that came later has a default, so
 //! commands and hosts of different versions understand each other.
 
+use super::log::LevelLine;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -76,6 +77,9 @@ pub struct HostStatus {
     /// Observer, which serves metrics and the console; null: none is configured.
     #[serde(default)]
     pub observer: Option<ObserverStatus>,
+    /// Levels of the log that operators have set; `greenroom log` changes them.
+    #[serde(default)]
+    pub log: Vec<LevelLine>,
 }
 
 /// The observer in a status.

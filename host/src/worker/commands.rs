@@ -11,11 +11,9 @@
 //! O(commands), with a system call for each connection that is closed, shut down or reset, and a
 //! thread for each job.
 
-use crate::clock::now_ns;
 use crate::logs::log_at;
 use crate::protocol::keeper::ClientTls;
 use crate::worker::drivers::Drivers;
-use crate::worker::repeats::RepeatKind;
 use crate::worker::shell::Shell;
 use crate::worker::start_tls;
 use greenroom_core::command::Command;
@@ -27,6 +25,7 @@ use greenroom_core::ids::ServiceId;
 use greenroom_core::input::Input;
 use greenroom_core::turn::fault::{Fault, LogLine};
 use greenroom_state::abi::fault::PANIC;
+use std::fmt;
 
 /// Carries out what the core has ordered by the last commit: jobs, connections, then its commands.
 /// Commands keep their order, because a close follows its reset and its log lines. `commands` is
@@ -70,20 +69,15 @@ pub(super) fn carry_out(shell: &mut Shell, drivers: &mut Drivers, commands: &mut
             }
             Command::CanaryDue { build, verdict } => drivers.canaries.note_due(build, verdict),
             Command::Fault { service, generation, session, action, fault, answered_by } => {
-                if shell.repeats.pass(RepeatKind::Fault, service, session, now_ns()) {
-                    let of = (service, generation, session);
-                    log_fault(&shell.core, of, action_name(action), &fault, answered_by);
-                }
+                let of = (service, generation, session);
+                log_fault(&shell.core, of, action_name(action), &fault, answered_by);
             }
             Command::Notice { level, service, session, message } => {
-                if shell.repeats.pass(RepeatKind::Notice, service, session, now_ns()) {
-                    let (service, generation) = name_of(&shell.core, service, session);
-                    log_at!(level, %service, session, generation, "{message}");
-                }
+                let (service, generation) = name_of(&shell.core, service, session);
+                log_at!(level, %service, session, generation, "{message}");
             }
         }
     }
-    log_left_out(shell);
 }
 
 /// Asks the keeper for an outbound connection.
@@ -93,21 +87,6 @@ fn connect(shell: &mut Shell, Dial { number, service, target }: Dial) {
     if !shell.keeper.connect(number, target.addr, over_tls) {
         let why = "this host's keeper is of an earlier version, which connects without TLS alone";
         shell.core.handle(Input::ConnectFailed { number, why });
-    }
-}
-
-/// Names the lines that were left out, once their time is over.
-fn log_left_out(shell: &mut Shell) {
-    if shell.repeats.is_empty() {
-        return;
-    }
-    for (kind, service, lines) in shell.repeats.take_due(now_ns()) {
-        let (service, _) = name_of(&shell.core, service, 0);
-        let what = match kind {
-            RepeatKind::Fault => "turn failed",
-            RepeatKind::Notice => "notices about sessions",
-        };
-        tracing::warn!(%service, lines, "{what}: {lines} more like this in 10 s");
     }
 }
 
@@ -135,9 +114,9 @@ fn log_fault(
     match answered_by {
         Some(before) => tracing::error!(
             %service, session, generation, action,
-            "turn failed, and generation {before} ran it instead: {}", place(fault)
+            "turn failed, and generation {before} ran it instead: {}", Place(fault)
         ),
-        None => tracing::error!(%service, session, generation, action, "turn failed: {}", place(fault)),
+        None => tracing::error!(%service, session, generation, action, "turn failed: {}", Place(fault)),
     }
 }
 
@@ -148,11 +127,16 @@ fn name_of(core: &Core, service: ServiceId, session: u64) -> (&str, u64) {
 }
 
 /// A fault's message and its place in the source, if known. Panics are marked; other faults speak
-/// for themselves.
-fn place(fault: &Fault) -> String {
-    let kind = if fault.kind == PANIC { "panic: " } else { "" };
-    match fault.file.is_empty() {
-        true => format!("{kind}{}", fault.message),
-        false => format!("{kind}{} at {}:{}", fault.message, fault.file, fault.line),
+/// for themselves. Shown only if the log takes the line.
+struct Place<'a>(&'a Fault);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place(fault) = self;
+        let kind = if fault.kind == PANIC { "panic: " } else { "" };
+        match fault.file.is_empty() {
+            true => write!(f, "{kind}{}", fault.message),
+            false => write!(f, "{kind}{} at {}:{}", fault.message, fault.file, fault.line),
+        }
     }
 }

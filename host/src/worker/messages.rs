@@ -117,6 +117,7 @@ pub(super) fn from_keeper(
             shell.keeper.send(&ToKeeper::Unpinned(held));
         }
         ToWorker::ReopenLog => logs::reopen(),
+        ToWorker::LogLevels(levels) => logs::levels::set(levels),
         ToWorker::Hello | ToWorker::Start => {
             tracing::error!("the keeper repeated a message of the start")
         }

@@ -63,7 +63,6 @@ mod messages;
 mod process_log;
 mod queries;
 mod reload;
-mod repeats;
 mod restore;
 mod save;
 mod shell;

@@ -30,7 +30,6 @@ use crate::worker::reload::build_records::BuildRecords;
 use crate::worker::reload::config_in_force::ConfigInForce;
 use crate::worker::reload::ports::Ports;
 use crate::worker::reload::running_build::RunningBuild;
-use crate::worker::repeats::Repeats;
 use crate::worker::save::Saver;
 use crate::worker::threads::Threads;
 use crate::worker::transfer::Sockets;
@@ -70,8 +69,6 @@ pub(super) struct Shell {
     pub threads: Threads,
     /// The worker's end.
     pub lifecycle: Lifecycle,
-    /// Lines of the log that peers can cause as often as they like.
-    pub repeats: Repeats,
 }
 
 impl Shell {
@@ -96,7 +93,6 @@ impl Shell {
     ) -> Shell {
         let ledger = Ledger::of(&core);
         let (builds, lifecycle) = (BuildRecords::default(), Lifecycle::default());
-        let repeats = Repeats::default();
         Shell {
             core,
             sockets,
@@ -111,7 +107,6 @@ impl Shell {
             saver,
             threads,
             lifecycle,
-            repeats,
         }
     }
 
@@ -196,15 +191,15 @@ impl Shell {
     }
 
     /// Time that the poll may sleep; `None`: without limit. The next of these ends the sleep: a
-    /// connection to read again, the core's next deadline, the end of the worker, a save, a count
-    /// of lines that the log left out. Clocks are read only for what waits.
+    /// connection to read again, the core's next deadline, the end of the worker, a save. Clocks
+    /// are read only for what waits.
     pub(super) fn sleep_max(&self) -> Option<Duration> {
         if self.sockets.reads_again() || self.datagrams.read_again() || self.keeper.has_rest {
             return Some(Duration::ZERO);
         }
         let wake = self.core.next_wake_ns().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
         let (life, save) = (self.lifecycle.sleep_max(), self.saver.sleep_max());
-        [wake, life, save, self.repeats.sleep_max(now_ns)].into_iter().flatten().min()
+        [wake, life, save].into_iter().flatten().min()
     }
 
     /// Reads the tables and the ledger of an earlier host. Entries replace those of the same key,

@@ -3,6 +3,7 @@
 use super::bytes::Bytes;
 use super::turn::Turn;
 use super::{fault, level, table};
+use std::sync::atomic::AtomicU32;
 
 /// Functions that a turn may call on the host. Effects are staged, and applied together when the
 /// turn succeeds.
@@ -12,8 +13,9 @@ use super::{fault, level, table};
 pub struct Host {
     /// Size of this struct.
     pub size: u32,
-    /// Most detailed [`level`] that the operator wants to see.
-    pub log_level: u32,
+    /// Most detailed [`level`] that the operator wants to see of this library. It changes while the
+    /// library runs, so read it when an event happens. A `uint32_t` for C.
+    pub log_level: AtomicU32,
     /// Ends a turn that succeeded: its effects count. 1: go on with the next action; 0: return now.
     pub turn_ok: unsafe extern "C" fn(turn: *mut Turn) -> u32,
     /// Ends a turn that failed: its effects are dropped. `run` must return now. After the last

@@ -53,7 +53,7 @@ fn main() {
     let mut core = Core::with_store(limits.clone(), store);
     let settings = BTreeMap::new();
     let library = Library::load(&first, &note(&first).entry).expect("the library");
-    let serving = library.create(&settings, 1, Board::unread().expect("a board")).expect("its instances");
+    let serving = library.create(&settings, Board::unread().expect("a board")).expect("its instances");
     let offers: Vec<_> = serving.iter().map(|(offer, _)| offer.clone()).collect();
     core.adopt(&Build { library: "bench".into(), generation: 1, hash: String::new() }, serving);
     let service = core.service_named("tally").expect("the service");

@@ -109,6 +109,11 @@ pub(crate) fn command(rng: &mut Rng, name: &str) -> Value {
         "status" | "metrics" | "history" | "tables" | "canaries" | "configure" | "undo" => {
             return json!(name);
         }
+        // The host's own log stays readable.
+        "log" => maybe(rng, |rng| {
+            let level = maybe(rng, |rng| json!(one(rng, &["info", "debug", "trace", "loud"])));
+            json!({ "level": level, "service": maybe(rng, |rng| json!(text(rng))), "for_ms": maybe(rng, |rng| json!(number(rng))) })
+        }),
         "sessions" => {
             let sorts =
                 ["id", "service", "peer", "age", "idle", "turns", "bytes-in", "bytes-out", "unsent", "state"];

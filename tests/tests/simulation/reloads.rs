@@ -413,7 +413,7 @@ impl World {
             }),
             Subject::Tally => {
                 let library = Library::from_entry(echo_entry).expect("echo's table");
-                let made = library.create(&BTreeMap::new(), abi::level::ERROR, self.host.board);
+                let made = library.create(&BTreeMap::new(), self.host.board);
                 let made = made.expect("instances");
                 made.into_iter().find(|(o, _)| o.name == "tally").expect("tally").1
             }

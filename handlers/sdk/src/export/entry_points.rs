@@ -191,10 +191,11 @@ unsafe extern "C" fn job_ffi<H: Handler>(
     let input = unsafe { slice(input) };
     // SAFETY: the flag is valid for this call.
     let cancelled = unsafe { &*cancelled };
+    // SAFETY: the host's table is valid for the whole life of the process.
+    let host = HOST.get().map(|KeptHost(host)| unsafe { &**host });
+    host.iter().for_each(|host| log::follow(&host.log_level));
     let done = fault::catch(|| handler.job(&Job { name: &name, input, cancelled }));
-    if let Some(KeptHost(host)) = HOST.get() {
-        // SAFETY: the host's table is valid for the whole life of the process.
-        let host = unsafe { &**host };
+    if let Some(host) = host {
         let mut calls = HostCalls { host, turn: std::ptr::null_mut() };
         log::take().iter().for_each(|event| calls.log(event));
     }
@@ -208,8 +209,8 @@ static HOST: OnceLock<KeptHost> = OnceLock::new();
 
 /// Pointer to the host's table.
 struct KeptHost(*const abi::Host);
-// SAFETY: the table never changes, and its functions may be called from any thread where no turn is
-// involved.
+// SAFETY: only the table's level changes, which is atomic. Its functions may be called from any
+// thread where no turn is involved.
 unsafe impl Send for KeptHost {}
 // SAFETY: as above.
 unsafe impl Sync for KeptHost {}
@@ -224,7 +225,7 @@ unsafe extern "C" fn create<H: Handler>(
 ) -> *mut c_void {
     // SAFETY: the host's table is valid for the whole life of the process.
     let host = unsafe { &*host };
-    log::install(host.log_level);
+    log::install(&host.log_level);
     let _ = HOST.set(KeptHost(host));
     // SAFETY: the configuration is valid for this call.
     let config = unsafe { slice(config) };
@@ -304,6 +305,7 @@ unsafe extern "C" fn run_ffi<H: Handler>(
             _ => Action::Opened,
         }
     });
+    log::follow(&host.log_level);
     let mut calls = HostCalls { host, turn };
     // Session 0 stands for the service itself.
     match batch.session {
@@ -325,6 +327,7 @@ unsafe extern "C" fn page_ffi<H: Handler>(
     let host = unsafe { &*host };
     // SAFETY: the path is valid for this call.
     let path = String::from_utf8_lossy(unsafe { slice(path) });
+    log::follow(&host.log_level);
     run_page(handler, &path, &mut HostCalls { host, turn });
 }
 

@@ -39,6 +39,8 @@ fn hello() -> Hello {
         hears_refusals: true,
         hears_output: true,
         log_file: None,
+        log_to: Default::default(),
+        log_services: Default::default(),
         holds_builds: true,
         knows_files: true,
         gives_up: true,

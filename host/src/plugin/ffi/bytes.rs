@@ -44,3 +44,9 @@ pub(super) fn some_sink(into: &mut Option<Vec<u8>>) -> abi::Sink {
 pub(super) fn lend(b: &[u8]) -> Bytes<'static> {
     Bytes { ptr: b.as_ptr(), len: b.len(), life: std::marker::PhantomData }
 }
+
+/// Reads a text of a table; `None`: the text is not UTF-8.
+pub(super) fn text(b: Bytes<'static>) -> Option<&'static str> {
+    // SAFETY: a table's texts live as long as the process.
+    std::str::from_utf8(unsafe { slice(b) }).ok()
+}

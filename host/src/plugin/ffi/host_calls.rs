@@ -11,22 +11,49 @@
 //!
 //! Calls with a turn come on the thread that runs the turn, and none of them blocks.
 
+use crate::logs::{levels, log_at};
 use crate::plugin::ffi::bytes::{lend, slice};
 use crate::plugin::ffi::under_way::{staging, under_way, with_name};
 use crate::plugin::ffi::{chance_calls, session_calls, stream_calls, table_calls, telnet_calls, topic_calls};
 use greenroom_core::turn::fault::Fault;
 use greenroom_core::turn::staging::Staging;
 use greenroom_state::abi::{self, Bytes, status};
-use std::sync::OnceLock;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Mutex, PoisonError};
 
-/// Table of the host's functions, one for the process, so its address stays valid for jobs that
-/// log. The log level of the first call counts: instances are built before turns run, and turns
-/// pass 0.
-pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
-    static TABLE: OnceLock<abi::Host> = OnceLock::new();
-    TABLE.get_or_init(|| abi::Host {
+thread_local! {
+    /// Service whose code runs on this thread outside of turns: a job, or a new instance.
+    static SERVICE: Cell<&'static str> = const { Cell::new("") };
+}
+
+/// Runs code of a service outside of turns. What it logs is the service's.
+pub(super) fn as_service<T>(service: &'static str, f: impl FnOnce() -> T) -> T {
+    let before = SERVICE.replace(service);
+    let result = f();
+    SERVICE.set(before);
+    result
+}
+
+/// Table of the host's functions for libraries with these services. Its level of the log is theirs,
+/// as it is now. The table stays for as long as the process lives, as threads of a library may log
+/// at any time; builds with the same services share it.
+pub(super) fn host_table(services: Vec<String>) -> &'static abi::Host {
+    static TABLES: Mutex<BTreeMap<Vec<String>, &'static abi::Host>> = Mutex::new(BTreeMap::new());
+    let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+    tables.entry(services).or_insert_with_key(|services| {
+        let table: &abi::Host = Box::leak(Box::new(new_table()));
+        levels::follow(services.clone(), &table.log_level);
+        table
+    })
+}
+
+/// Makes a table.
+fn new_table() -> abi::Host {
+    abi::Host {
         size: size_of::<abi::Host>() as u32,
-        log_level,
+        log_level: AtomicU32::new(abi::level::ERROR),
         turn_ok,
         turn_failed,
         fault_reply,
@@ -84,7 +111,7 @@ pub(super) fn host_table(log_level: u32) -> &'static abi::Host {
         table_seek: table_calls::table_seek,
         table_drop_prefix: table_calls::table_drop_prefix,
         table_put_until: table_calls::table_put_until,
-    })
+    }
 }
 
 // Each function below gets, by the ABI, the turn of the run under way and arguments that are valid
@@ -214,7 +241,10 @@ unsafe extern "C" fn log(turn: *mut abi::Turn, event: *const abi::level::LogEven
     // SAFETY: see above.
     match unsafe { staging(turn) } {
         Some(s) => s.log(event.level, &target, &message),
-        None => crate::logs::log_at!(event.level, handler = %target, "{message}"),
+        None => match SERVICE.get() {
+            "" => log_at!(event.level, handler = %target, "{message}"),
+            service => log_at!(event.level, %service, handler = %target, "{message}"),
+        },
     }
 }
 

@@ -13,8 +13,8 @@ use crate::clock::now_ns;
 use crate::memory::board::Board;
 use crate::memory::board_layout::Running;
 use crate::memory::figures_layout::TurnSlot;
-use crate::plugin::ffi::bytes::{sink, slice, some_sink};
-use crate::plugin::ffi::host_calls::host_table;
+use crate::plugin::ffi::bytes::{sink, slice, some_sink, text};
+use crate::plugin::ffi::host_calls::as_service;
 use crate::plugin::ffi::under_way::TurnUnderWay;
 use greenroom_core::framing::custom::{CustomCut, CustomMessage};
 use greenroom_core::ids::public_number;
@@ -47,6 +47,10 @@ const TIME_EVERY: u8 = 16;
 struct Instance {
     /// Table of its functions.
     service: &'static abi::Service,
+    /// Name of the service.
+    name: &'static str,
+    /// The host's functions, for its library.
+    host: &'static abi::Host,
     /// Pointer that `create` returned; never null.
     made: *mut c_void,
 }
@@ -65,16 +69,17 @@ impl Plugin {
         service: &'static abi::Service,
         abi_minor: u16,
         config: &str,
-        log_level: u32,
+        host: &'static abi::Host,
         board: Board,
     ) -> Result<Plugin, String> {
         let mut message = Vec::new();
         let sink = sink(&mut message);
+        let name = text(service.name).unwrap_or_default();
         // SAFETY: the arguments are valid for the call.
-        let made = unsafe { (service.create)(host_table(log_level), config.into(), sink) };
+        let made = as_service(name, || unsafe { (service.create)(host, config.into(), sink) });
         match made.is_null() {
             false => Ok(Plugin {
-                instance: Arc::new(Instance { service, made }),
+                instance: Arc::new(Instance { service, name, host, made }),
                 abi_minor,
                 board,
                 calls: Cell::new(0),
@@ -116,7 +121,7 @@ impl Plugin {
         if first.kind != abi::action::PAGE {
             return None;
         }
-        let Instance { service, made } = &*self.instance;
+        let Instance { service, host, made, .. } = &*self.instance;
         let Some(page) = service.page else {
             // Without an answer the peer learns that there is no such page.
             staging.turn_ok();
@@ -128,7 +133,7 @@ impl Plugin {
         let turn = (&raw mut running).cast::<abi::Turn>();
         // SAFETY: the instance is alive. The path and the staging area are valid until the call
         // returns. Only the functions in the host's table use the staging area meanwhile.
-        unsafe { page(*made, host_table(0), turn, first.name) };
+        unsafe { page(*made, *host, turn, first.name) };
         self.board.end();
         self.count_turns(batch, running.staging, now_ns().saturating_sub(begun_ns));
         Some(0)
@@ -169,8 +174,11 @@ impl Work for Instance {
         let job = self.service.job.ok_or("this build has no jobs: it is of ABI 1.1")?;
         let (mut result, mut error) = (Vec::new(), Vec::new());
         let (to_result, to_error) = (sink(&mut result), sink(&mut error));
-        // SAFETY: the instance is alive, and the arguments are valid for the call.
-        match unsafe { job(self.made, name.into(), input.into(), cancelled, to_result, to_error) } {
+        let run = || {
+            // SAFETY: the instance is alive, and the arguments are valid for the call.
+            unsafe { job(self.made, name.into(), input.into(), cancelled, to_result, to_error) }
+        };
+        match as_service(self.name, run) {
             0 => Ok(result),
             _ => Err(String::from_utf8_lossy(&error).into_owned()),
         }
@@ -188,7 +196,7 @@ impl Code for Plugin {
         {
             return flags;
         }
-        let Instance { service, made } = &*self.instance;
+        let Instance { service, host, made, .. } = &*self.instance;
         let (state_version, state) = batch.state.unwrap_or((0, &[]));
         // State and actions are lent, not copied: all is valid until the call returns.
         let raw = abi::Batch {
@@ -210,7 +218,7 @@ impl Code for Plugin {
         let turn = (&raw mut running).cast::<abi::Turn>();
         // SAFETY: the instance is alive. The batch and the staging area are valid until the call
         // returns. Only the functions in the host's table use the staging area meanwhile.
-        let flags = unsafe { (service.run)(*made, host_table(0), turn, &raw) };
+        let flags = unsafe { (service.run)(*made, *host, turn, &raw) };
         self.board.end();
         let ended_ns = now_ns();
         let took_ns = ended_ns.saturating_sub(begun_ns);

@@ -15,7 +15,8 @@
 //! without the library.
 
 use crate::memory::board::Board;
-use crate::plugin::ffi::bytes::slice;
+use crate::plugin::ffi::bytes::{slice, text};
+use crate::plugin::ffi::host_calls::host_table;
 use crate::plugin::ffi::instance::Plugin;
 use greenroom_core::framing::Framing;
 use greenroom_core::service::offer::{ENDPOINTS_MAX, EndpointOffer, Offer, Serving};
@@ -125,17 +126,14 @@ impl Library {
     /// Builds an instance of each service from its settings (JSON; `{}` if it has none). Turns
     /// are noted on the board. If a service refuses its settings, the error names the service,
     /// and the instances that were built end.
-    pub fn create(
-        self,
-        settings: &BTreeMap<String, String>,
-        log_level: u32,
-        board: Board,
-    ) -> Result<Serving, String> {
+    pub fn create(self, settings: &BTreeMap<String, String>, board: Board) -> Result<Serving, String> {
         let mut made = Serving::new();
+        let names = self.services().filter_map(|service| text(service.name).map(str::to_owned));
+        let host = host_table(names.collect());
         for service in self.services() {
             let offer = offer(service)?;
             let config = settings.get(&offer.name).map_or("{}", String::as_str);
-            let plugin = Plugin::create(service, self.table.abi_minor, config, log_level, board)
+            let plugin = Plugin::create(service, self.table.abi_minor, config, host, board)
                 .map_err(|e| format!("service {}: {e}", offer.name))?;
             made.push((offer, Box::new(plugin)));
         }
@@ -154,12 +152,6 @@ fn loader_text(e: &libloading::Error, copy: &Path) -> String {
         ),
         None => text,
     }
-}
-
-/// Reads a text of a table; `None`: the text is not UTF-8.
-fn text(b: Bytes<'static>) -> Option<&'static str> {
-    // SAFETY: a table's texts live as long as the process.
-    std::str::from_utf8(unsafe { slice(b) }).ok()
 }
 
 /// Reads a service's table. The error names the service and what is wrong. Two services of one

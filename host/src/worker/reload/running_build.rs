@@ -2,7 +2,6 @@
 
 use crate::config::Config;
 use crate::config::file_contents::FileContents;
-use crate::logs;
 use crate::memory::board::Board;
 use crate::plugin::ffi::library::Library;
 use greenroom_core::service::offer::{Build, Serving};
@@ -76,7 +75,7 @@ impl RunningBuild {
     /// yet calls it. Code once loaded is never unloaded. An error names build and file.
     pub(in crate::worker) fn load(&self, config: &Config, board: Board) -> Result<Serving, String> {
         Library::load(&self.copy, &self.entry)
-            .and_then(|library| library.create(&self.settings_for_handlers(config), logs::abi_level(), board))
+            .and_then(|library| library.create(&self.settings_for_handlers(config), board))
             .map_err(|e| {
                 format!("{}, generation {}, from {}: {e}", self.library, self.generation, self.copy.display())
             })

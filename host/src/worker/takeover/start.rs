@@ -181,6 +181,7 @@ fn take_connections(link: &mut KeeperSocket, early: &mut Vec<ToWorker>) -> Resul
             Some((ToWorker::Endpoints(runs), _)) => endpoints.announce(runs),
             Some((ToWorker::Start, _)) => return Ok(handed_over),
             Some((ToWorker::ReopenLog, _)) => logs::reopen(),
+            Some((ToWorker::LogLevels(levels), _)) => logs::levels::set(levels),
             Some((
                 message @ (ToWorker::Stop(_)
                 | ToWorker::Unpin(_)
@@ -251,9 +252,7 @@ fn assemble(
     let config = Arc::new(hello.config.clone());
     let copies = Copies::new(hello.copies.clone(), hello.host_number, hello.incarnation);
     let done = inbox.mailbox(Message::Prepare);
-    let orders = prepare::start(config.clone(), copies, logs::abi_level(), board, move |step| {
-        done.post(step);
-    });
+    let orders = prepare::start(config.clone(), copies, board, move |step| _ = done.post(step));
     let prepare = PrepareThread::new(orders.map_err(failed)?);
     let keeper = KeeperLink::new(link, hello, sockets.registry()).map_err(failed)?;
     let save_every_s = hello.config.save.every_s;
