@@ -4,10 +4,10 @@
 //! replace is stored still as the operator saw it, or as the change left it.
 
 use crate::admin::ask::{Failure, get};
+use crate::admin::caller::Caller;
 use crate::admin::query::{Answer, Query, QueryMailbox, ReadState, Restoring};
 use crate::admin::reading::CheckedInput;
 use crate::admin::restore::carried_out;
-use crate::admin::server::Caller;
 use crate::protocol::admin::Reply;
 use greenroom_core::ledger::Restored;
 use greenroom_core::operate::plan::{Expected, Plan};

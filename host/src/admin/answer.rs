@@ -8,45 +8,72 @@
 //! caller leaves in the middle. If the worker dies, the ledger tells what was committed.
 
 use crate::admin::ask::{Failure, ask, done, get, reports};
+use crate::admin::caller::{Caller, on_thread};
 use crate::admin::canary;
 use crate::admin::dump::dump;
 use crate::admin::query::{Answer, Proposal, Query, QueryMailbox, ReloadRequest, Setting};
 use crate::admin::restore;
-use crate::admin::server::{Caller, on_thread};
+use crate::admin::trail::Trail;
 use crate::admin::watch::watch;
 use crate::admin::{amend, lists, look};
 use crate::protocol::admin::{AdminCommand, Reply};
 use greenroom_core::reload::request::Requester;
+use std::io;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 /// Answers one caller, on a thread of its own. Called by the loop, which does not wait. Beyond
-/// the limit of callers the caller is told so, and nothing is asked.
-pub fn answer(stream: UnixStream, command: AdminCommand, by: Requester, mailbox: QueryMailbox) {
+/// the limit of callers the caller is told so, and nothing is asked. `audit`: file of the audit
+/// log.
+pub fn answer(
+    stream: UnixStream,
+    command: AdminCommand,
+    by: Requester,
+    audit: Option<PathBuf>,
+    mailbox: QueryMailbox,
+) {
     on_thread(stream, move |stream| {
         let mut caller = Caller::new(&stream)?;
+        let trail = Trail::begin(&command, by, audit, &mailbox);
         let result = run(command, by, &mut caller, &mailbox);
-        match result {
-            Ok(()) => caller.say(&Reply::End),
-            Err(Failure::Said(text)) => caller.say(&Reply::Error(text)),
-            Err(Failure::Io(e)) => Err(e),
-        }
+        end(&mut caller, trail, result, &mailbox)
     });
 }
 
 /// Answers a caller that proposes another configuration, on a thread of its own. False: there
 /// is no thread for it, and nothing is asked. The loop then tells the keeper that the proposal
-/// is off.
-pub fn configure(stream: UnixStream, proposal: Proposal, mailbox: QueryMailbox) -> bool {
+/// is off. `audit`: file of the audit log, of the configuration before.
+pub fn configure(
+    stream: UnixStream,
+    proposal: Proposal,
+    audit: Option<PathBuf>,
+    mailbox: QueryMailbox,
+) -> bool {
     on_thread(stream, move |stream| {
+        let trail = Trail::begin(&AdminCommand::Configure, proposal.by, audit, &mailbox);
         // The caller may be gone: the configuration is proposed all the same.
         let asked = ask(&mailbox, Query::Configure(proposal));
         let mut caller = Caller::new(&stream)?;
-        match asked.and_then(|answers| reports(answers, &mut caller)) {
-            Ok(()) => caller.say(&Reply::End),
-            Err(Failure::Said(text)) => caller.say(&Reply::Error(text)),
-            Err(Failure::Io(e)) => Err(e),
-        }
+        let result = asked.and_then(|answers| reports(answers, &mut caller));
+        end(&mut caller, trail, result, &mailbox)
     })
+}
+
+/// Ends an answer. The audit log has its line before the caller hears of the end.
+fn end(
+    caller: &mut Caller<'_>,
+    trail: Option<Trail>,
+    result: Result<(), Failure>,
+    mailbox: &QueryMailbox,
+) -> io::Result<()> {
+    if let Some(trail) = trail {
+        trail.end(&result, caller.told(), mailbox);
+    }
+    match result {
+        Ok(()) => caller.say(&Reply::End),
+        Err(Failure::Said(text)) => caller.say(&Reply::Error(text)),
+        Err(Failure::Io(e)) => Err(e),
+    }
 }
 
 /// Sends the lines of the ledger, in slices.

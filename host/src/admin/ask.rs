@@ -9,8 +9,8 @@
 //! by the number of callers. If the host stops, the loop drops the sender of the answers, and
 //! the thread gets an error instead of waiting for ever.
 
+use crate::admin::caller::Caller;
 use crate::admin::query::{Answer, Ask, Query, QueryMailbox};
-use crate::admin::server::Caller;
 use crate::protocol::admin::Reply;
 use crate::protocol::status::ServiceStatus;
 use greenroom_core::operate::inspect::{Filter, SessionView};

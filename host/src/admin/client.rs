@@ -15,11 +15,11 @@
 //! one. While its worker goes on, the command waits: a rehearsal takes as long as the data needs.
 //! If the worker stalls, the error says what it does (`patience`).
 
-use crate::admin::patience::Patient;
-use crate::admin::server::READER_MAX;
+use crate::admin::caller::READER_MAX;
+use crate::admin::patience::{Again, Patient};
 use crate::admin::text::operator;
 use crate::admin::time::rfc3339;
-use crate::protocol::admin::{AdminCommand, Piece, Reply};
+use crate::protocol::admin::{AdminCommand, Piece, Reply, TAKES_NO_COMMANDS};
 use greenroom_state::nesting::parse;
 use rustix::process::{geteuid, getpid};
 use std::cell::Cell;
@@ -143,9 +143,29 @@ pub fn call_recorded(
 
 /// Sends a command once, and hears its answer to the end. Pieces are taken from the iterator
 /// only after the host has said `Go`.
+///
+/// A host whose worker stalls refuses a command before anything is asked. If the operator has set a
+/// time limit, the command is sent again until then.
 fn call_once(
     dir: &Path,
     command: &AdminCommand,
+    pieces: &mut dyn Iterator<Item = Piece>,
+    each: &mut dyn FnMut(Reply) -> bool,
+) -> Result<(), CallError> {
+    let mut again = Again::new();
+    loop {
+        match attempt(dir, command, again.begun(), pieces, each) {
+            Err(CallError::Failed(why)) if why.starts_with(TAKES_NO_COMMANDS) && again.wait(&why) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Sends a command, and hears its answer to the end. `begun`: time at which the command began.
+fn attempt(
+    dir: &Path,
+    command: &AdminCommand,
+    begun: Instant,
     pieces: &mut dyn Iterator<Item = Piece>,
     each: &mut dyn FnMut(Reply) -> bool,
 ) -> Result<(), CallError> {
@@ -157,7 +177,7 @@ fn call_once(
         ))
     };
     let stream = UnixStream::connect(&path).map_err(no_host)?;
-    let socket = Patient::new(&stream, &path, command).map_err(no_host)?;
+    let socket = Patient::new(&stream, &path, command, begun).map_err(no_host)?;
     // Longest time that a reply was printed for: its reader may stand still.
     let longest = Cell::new(Duration::ZERO);
     let broke = |e: &dyn std::fmt::Display| match socket.gave_up() {

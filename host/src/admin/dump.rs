@@ -12,9 +12,9 @@
 //! caller cannot take a part for the whole.
 
 use crate::admin::ask::{Failure, get, services};
+use crate::admin::caller::Caller;
 use crate::admin::query::{Answer, Query, QueryMailbox};
 use crate::admin::select::{each_selected, known_service};
-use crate::admin::server::Caller;
 use crate::admin::time::rfc3339;
 use crate::protocol::admin::Reply;
 use crate::protocol::selection::Selection;

@@ -4,9 +4,9 @@
 //! end: this thread then holds those and no others. O(sessions) of time, O(list) of memory.
 
 use crate::admin::ask::{Failure, done};
+use crate::admin::caller::Caller;
 use crate::admin::query::{Query, QueryMailbox};
 use crate::admin::select::each_selected;
-use crate::admin::server::Caller;
 use crate::admin::time::rfc3339;
 use crate::clock::unix_ms;
 use crate::protocol::admin::{Reply, SessionLine};

@@ -2,10 +2,10 @@
 
 use crate::admin::amend::{digest, read_state};
 use crate::admin::ask::{Failure, get};
+use crate::admin::caller::Caller;
 use crate::admin::dump::{dumped, value_of};
 use crate::admin::query::{Answer, Query, QueryMailbox, ReadState, TableEntries};
 use crate::admin::select::each_selected;
-use crate::admin::server::Caller;
 use crate::protocol::admin::Reply;
 use crate::protocol::data::{EntryQuery, Shown, TableLine};
 use crate::protocol::selection::Selection;

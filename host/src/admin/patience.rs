@@ -8,6 +8,10 @@
 //!
 //! The status is asked on a connection of its own, every 5 s. A command that fails here may be
 //! carried out later, and the error says so.
+//!
+//! An operator may give a time limit instead ([`limit_time`], `--timeout`): the command waits until
+//! then, whatever the host does. After 10 s of silence, and every 10 s from then on, the operator
+//! is told what the host does meanwhile.
 
 use crate::protocol::admin::{AdminCommand, Reply};
 use crate::protocol::status::Status;
@@ -16,12 +20,66 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Time of silence after which the client asks for the status.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Time of silence after which the operator is told what the host does, and again after each such
+/// time.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Time between two tries of a command that is refused because the worker stalls.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Shortest time that a read or write is limited to.
+const TICK: Duration = Duration::from_millis(10);
 /// Time of a stall that explains such a silence. The watchdog sees it up to a second late.
 const STALL_MIN_MS: u64 = 4_000;
+
+/// Time limit of the commands of this process, and who hears meanwhile what a host does.
+struct Waiting {
+    limit: Option<Duration>,
+    tell: fn(&str),
+}
+
+/// Set once, by a command line. Without it commands wait as the head of this file says.
+static WAITING: OnceLock<Waiting> = OnceLock::new();
+
+/// Limits the time of each command of this process, and has `tell` called with what a silent host
+/// does. To be called once, before the first command.
+pub fn limit_time(limit: Option<Duration>, tell: fn(&str)) {
+    let _ = WAITING.set(Waiting { limit, tell });
+}
+
+/// A command that is asked again while the worker stalls, as long as the operator's time lasts.
+pub(super) struct Again {
+    begun: Instant,
+    tell_after: Duration,
+}
+
+impl Again {
+    /// Begins with the command.
+    pub(super) fn new() -> Again {
+        Again { begun: Instant::now(), tell_after: TELL_EVERY }
+    }
+
+    /// Time at which the command began.
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Waits a moment before the command is asked again, after this refusal. False: it is not to be
+    /// asked again.
+    pub(super) fn wait(&mut self, why: &str) -> bool {
+        let Some(Waiting { limit: Some(limit), tell }) = WAITING.get() else { return false };
+        let waited = self.begun.elapsed();
+        if waited >= self.tell_after {
+            self.tell_after = waited + TELL_EVERY;
+            tell(&format!("still waiting after {} s: {why}", waited.as_secs()));
+        }
+        std::thread::sleep(ASK_AGAIN_AFTER.min(limit.saturating_sub(waited)));
+        waited < *limit
+    }
+}
 
 /// A connection of a client to a host, whose reads and writes end if the host answers no more.
 pub(super) struct Patient<'a> {
@@ -29,22 +87,35 @@ pub(super) struct Patient<'a> {
     /// Path of the admin socket.
     path: &'a Path,
     command: &'a AdminCommand,
+    begun: Instant,
     /// Time of the last byte in either direction.
     heard_at: Cell<Instant>,
+    /// Silence after which the operator is told next.
+    tell_after: Cell<Duration>,
     /// Reason to wait no longer, once there is one.
     why: RefCell<Option<String>>,
 }
 
 impl<'a> Patient<'a> {
-    /// Takes a connection to the socket at this path, for this command. Fails if the kernel takes
-    /// no time limit.
+    /// Takes a connection to the socket at this path, for this command, which began at `begun`.
+    /// Fails if the kernel takes no time limit.
     pub(super) fn new(
         stream: &'a UnixStream,
         path: &'a Path,
         command: &'a AdminCommand,
+        begun: Instant,
     ) -> io::Result<Patient<'a>> {
-        limit(stream)?;
-        Ok(Patient { stream, path, command, heard_at: Cell::new(Instant::now()), why: RefCell::new(None) })
+        let patient = Patient {
+            stream,
+            path,
+            command,
+            begun,
+            heard_at: Cell::new(Instant::now()),
+            tell_after: Cell::new(TELL_EVERY),
+            why: RefCell::new(None),
+        };
+        patient.limit_step()?;
+        Ok(patient)
     }
 
     /// Reason why the client waits no longer. `None`: it has not given up.
@@ -52,19 +123,82 @@ impl<'a> Patient<'a> {
         self.why.borrow().clone()
     }
 
+    /// Time that an operator has set and that is left; `None`: the operator has set none.
+    fn left(&self) -> Option<Duration> {
+        let limit = WAITING.get().and_then(|w| w.limit)?;
+        Some(limit.saturating_sub(self.begun.elapsed()))
+    }
+
+    /// Limits the time of the next read or write, so that it ends when the time is over.
+    fn limit_step(&self) -> io::Result<()> {
+        // The kernel takes no limit of zero, and knows no shorter time than its clock's tick.
+        let time = self.left().map_or(SILENCE_MAX, |left| left.clamp(TICK, SILENCE_MAX));
+        limit(self.stream, time)
+    }
+
     /// Repeats a read or a write that has timed out, until there is a reason to give up.
     fn wait<T>(&self, mut step: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         // What came between two steps is the caller's time, such as that of a pager.
         self.heard_at.set(Instant::now());
+        self.tell_after.set(TELL_EVERY);
         loop {
+            if self.left().is_some() {
+                self.limit_step()?;
+            }
+            let over = || self.left().is_some_and(|left| left.is_zero());
             match step() {
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                result => return result,
+                result if !over() => return result,
+                _ => {}
             }
-            if let Some(why) = self.reason() {
+            let silence = self.heard_at.get().elapsed();
+            let why = match self.left() {
+                Some(left) if left.is_zero() => Some(self.time_is_over()),
+                // Less than a silence has passed; the operator's time goes on.
+                Some(_) if silence < SILENCE_MAX => None,
+                Some(_) => {
+                    self.tell(silence);
+                    None
+                }
+                None => self.reason().or_else(|| {
+                    self.tell(silence);
+                    None
+                }),
+            };
+            if let Some(why) = why {
                 *self.why.borrow_mut() = Some(why.clone());
                 return Err(io::Error::new(ErrorKind::TimedOut, why));
             }
+        }
+    }
+
+    /// Reason to give up when the operator's time is over.
+    fn time_is_over(&self) -> String {
+        let later = if self.command.is_repeatable() { "" } else { "; the command may be carried out later" };
+        let limit = WAITING.get().and_then(|w| w.limit).unwrap_or_default();
+        let limit = humantime::format_duration(limit);
+        format!("no end of the answer within {limit} (--timeout): {}{later}", self.meanwhile())
+    }
+
+    /// Tells the operator what the host does, if it has been silent long enough.
+    fn tell(&self, silence: Duration) {
+        if silence >= self.tell_after.get()
+            && let Some(waiting) = WAITING.get()
+        {
+            self.tell_after.set(silence + TELL_EVERY);
+            (waiting.tell)(&format!("still waiting after {} s: {}", silence.as_secs(), self.meanwhile()));
+        }
+    }
+
+    /// Work of the host at the moment, in words.
+    fn meanwhile(&self) -> String {
+        match status(self.path) {
+            Err(e) => format!("its keeper doesn't answer either ({e})"),
+            Ok(status) => match (status.host.stalled, status.host.worker.as_str()) {
+                (Some(stalled), "serving") => stalled.with_way_out(),
+                (_, "serving") => "its worker goes on with other work, and answers when it can".to_owned(),
+                (_, phase) => format!("its worker is {phase}"),
+            },
         }
     }
 
@@ -111,15 +245,15 @@ impl Write for &Patient<'_> {
 }
 
 /// Limits the time of each read and write.
-fn limit(stream: &UnixStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(SILENCE_MAX))?;
-    stream.set_write_timeout(Some(SILENCE_MAX))
+fn limit(stream: &UnixStream, time: Duration) -> io::Result<()> {
+    stream.set_read_timeout(Some(time))?;
+    stream.set_write_timeout(Some(time))
 }
 
 /// Asks the host at this path for its status. Takes up to 5 s.
 fn status(path: &Path) -> io::Result<Box<Status>> {
     let stream = UnixStream::connect(path)?;
-    limit(&stream)?;
+    limit(&stream, SILENCE_MAX)?;
     let line = serde_json::to_string(&AdminCommand::Status)? + "\n";
     (&stream).write_all(line.as_bytes())?;
     let mut answer = Vec::new();

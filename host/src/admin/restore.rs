@@ -8,9 +8,9 @@
 //! meanwhile, the plan is refused: the check no longer holds. Costs O(input) of memory.
 
 use crate::admin::ask::{Failure, get};
+use crate::admin::caller::Caller;
 use crate::admin::query::{Answer, Query, QueryMailbox, Restoring, Setting};
 use crate::admin::reading::CheckedInput;
-use crate::admin::server::Caller;
 use crate::protocol::admin::Reply;
 use greenroom_core::ledger::{Outcome, Report, Restored};
 use greenroom_core::operate::plan::{Plan, Survey};

@@ -14,6 +14,12 @@ pub fn operator(uid: u32, pid: i32) -> String {
     format!("uid {uid} pid {pid}")
 }
 
+/// Whether a requester that the ledger names is an operator. The audit log has the change of an
+/// operator already.
+pub fn is_operator(by: &str) -> bool {
+    by.starts_with("uid ")
+}
+
 /// Tells a line of the ledger in a sentence, without its number, its time and its requester. A
 /// reason may hold a handler's words, so line ends and other control characters are escaped.
 pub fn ledger_line(r: &Report) -> String {

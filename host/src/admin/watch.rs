@@ -9,9 +9,9 @@
 //! are gone, and with the worker. A worker that ends says nothing: the caller asks the next one.
 
 use crate::admin::ask::{Failure, ask, get};
+use crate::admin::caller::Caller;
 use crate::admin::query::{Answer, Ask, Query, QueryMailbox};
 use crate::admin::redact::Redaction;
-use crate::admin::server::Caller;
 use crate::admin::time::rfc3339;
 use crate::admin::traced::traced;
 use crate::clock::unix_ms;

@@ -52,12 +52,14 @@ mod watch;
 mod watched;
 mod worker;
 
+use crate::admin::patience;
 use crate::runtime_dir::{default_dir, dir_of_commands};
 use crate::sys::process_state;
 use clap::{CommandFactory, Parser, Subcommand};
 use output::{CommandFailure, exit_code};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// A hot-reloadable server: rebuild a handler, and its sessions go on with their state.
 #[derive(Parser)]
@@ -67,6 +69,10 @@ struct Cli {
     /// $XDG_RUNTIME_DIR/greenroom, /run/greenroom for root, /tmp/greenroom-UID]
     #[arg(long, global = true, env = "GREENROOM_RUNTIME", value_name = "DIR")]
     runtime: Option<PathBuf>,
+    /// Longest time that the command waits for a host, such as 30s or 5m, whatever the host does
+    /// [default: as long as its worker goes on]
+    #[arg(long, global = true, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
     #[command(subcommand)]
     command: Command,
 }
@@ -153,6 +159,7 @@ pub fn run() -> ExitCode {
     if own || matches!(cli.command, Check(_) | Replay(_)) {
         process_state::settle();
     }
+    patience::limit_time(cli.timeout, output::complain);
     let result = match cli.command {
         Command::Serve(serve) => serve.run(&dir),
         Command::New(new) => new.run(),

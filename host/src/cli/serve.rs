@@ -14,7 +14,9 @@
 //! Standard output gets the addresses and the line `ready`, once the host serves. Scripts wait
 //! for that line. All else goes to the log on standard error.
 
-use crate::admin::server::{self, AdminSocket};
+use crate::admin::access::Access;
+use crate::admin::server::AdminSocket;
+use crate::admin::{audit, caller};
 use crate::cli::confined::confined;
 use crate::cli::host_user;
 use crate::cli::output::{CommandFailure, complain, try_print_text};
@@ -37,6 +39,7 @@ use greenroom_state::endpoint::Endpoint;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tracing_subscriber::filter::LevelFilter;
 
 /// Longest path of a Unix socket, in bytes.
@@ -116,7 +119,10 @@ impl Serve {
             false => Ok((None, None)),
         }
         .map_err(|e| failed("the keeper's socket", e))?;
+        audit::check(config.admin.audit.as_deref()).map_err(CommandFailure::Failed)?;
+        let access = Arc::new(Access::new(runtime.socket(), &config.admin));
         let options = Options {
+            access: access.clone(),
             save: config.save.file.clone().unwrap_or_else(|| runtime.save()),
             confined: confined(&config, |what| tracing::warn!("{what}"))?,
             config,
@@ -134,7 +140,7 @@ impl Serve {
         let keeper = Keeper::new(options).map_err(|e| failed("the keeper can't be started", e))?;
         watch_files(&keeper, &watched, watches).map_err(CommandFailure::Failed)?;
         hear_signals(&keeper).map_err(|e| failed("signals", e))?;
-        let socket = AdminSocket::listen(runtime.socket(), keeper.mailbox().for_kind(Event::Asked))
+        let socket = AdminSocket::listen(access, keeper.mailbox().for_kind(Event::Asked))
             .map_err(|e| failed(&runtime.socket().display().to_string(), e))?;
         // Owns the runtime directory from here on, until this function returns.
         let _upkeep = Upkeep::start(runtime, socket, &keeper).map_err(|e| failed("the upkeep", e))?;
@@ -142,7 +148,7 @@ impl Serve {
             None => keeper.run(ready),
             Some(theirs) => run_in_one_process(keeper, theirs),
         };
-        server::finish();
+        caller::finish();
         ended.map_err(CommandFailure::Failed)
     }
 

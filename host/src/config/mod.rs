@@ -18,6 +18,11 @@
 //! [trust]
 //! owners = [1001]                         # users whose libraries are accepted
 //!
+//! [admin]
+//! read = ["@staff"]                       # users and groups that may look, beside the host's user
+//! operate = ["ann", "@operators"]         # those that may change, too
+//! audit = "/var/log/greenroom/audit.log"  # a line for each change
+//!
 //! [observe]
 //! listen = "127.0.0.1:9900"               # metrics and health over HTTP; else none
 //! console = true                          # the console, too
@@ -42,6 +47,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | [`admin`] | callers and their roles, the audit log |
 //! | [`changes`] | differences between two configurations, by name |
 //! | [`file_contents`] | contents of the files that settings name |
 //! | `files` | files that settings name: reads them |
@@ -55,6 +61,7 @@
 //! | [`tls`] | certificates of services |
 //! | [`trust`] | file trust: owners, modes, hashes |
 
+pub mod admin;
 pub mod changes;
 pub mod file_contents;
 mod files;
@@ -69,6 +76,7 @@ pub mod source;
 pub mod tls;
 pub mod trust;
 
+use crate::config::admin::AdminConfig;
 use crate::config::file_contents::FileContents;
 use crate::config::listen::{named, needs_tls, why_not, with_ipv4};
 use crate::config::observe::ObserveConfig;
@@ -103,6 +111,8 @@ pub struct Config {
     pub reload: ReloadConfig,
     /// Trust in library files.
     pub trust: Trust,
+    /// Callers beside the host's user, and the audit log.
+    pub admin: AdminConfig,
     /// Metrics, health and the console over HTTP.
     pub observe: ObserveConfig,
     /// Rights of the processes.
@@ -124,6 +134,7 @@ impl Default for Config {
             save: SaveConfig::default(),
             reload: ReloadConfig::default(),
             trust: Trust::default(),
+            admin: AdminConfig::default(),
             observe: ObserveConfig::default(),
             process: ProcessConfig::default(),
             service: BTreeMap::new(),
@@ -226,6 +237,7 @@ impl Config {
             *file = base.join(&*file);
         }
         config.service.values_mut().filter_map(|s| s.tls.as_mut()).for_each(|tls| tls.resolve(base));
+        config.admin.resolve(base);
         config.observe.resolve(base);
         config.read_files(base).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok(config)
@@ -234,6 +246,7 @@ impl Config {
     /// Checks each value by itself, and limits against each other. The error names the key.
     fn check(&self) -> Result<(), String> {
         self.all_limits().check()?;
+        self.admin.check().map_err(|e| format!("admin: {e}"))?;
         self.observe.check().map_err(|e| format!("observe: {e}"))?;
         for (name, service) in &self.service {
             check_origins(&service.origins).map_err(|e| format!("service.{name}.origins: {e}"))?;

@@ -32,6 +32,7 @@ impl ConfigSource {
         // The command line can only switch the watch off.
         config.watch &= !self.no_watch;
         config.check_tls()?;
+        config.admin.find_members()?;
         Ok(config)
     }
 }

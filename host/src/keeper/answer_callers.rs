@@ -4,12 +4,11 @@
 //! All other commands go to the worker with the caller's socket, and the keeper forgets them. So an
 //! answer of any length costs the keeper one message.
 
+use crate::admin::caller::refuse;
 use crate::admin::server::Answers;
-use crate::admin::server::refuse;
 use crate::keeper::Keeper;
 use crate::keeper::callers::WaitingCaller;
-use crate::protocol::admin::AdminCommand;
-use crate::protocol::admin::Reply;
+use crate::protocol::admin::{AdminCommand, Reply, TAKES_NO_COMMANDS};
 use crate::protocol::keeper::ToWorker;
 use std::os::fd::AsFd;
 
@@ -47,7 +46,7 @@ impl Keeper {
         let message = ToWorker::Caller(command, by);
         match self.worker.send_with(&message, &[stream.as_fd()]) {
             Some(Ok(true)) => {}
-            Some(Ok(false)) => refuse(&stream, "the worker takes no commands now; see `greenroom status`"),
+            Some(Ok(false)) => refuse(&stream, &format!("{TAKES_NO_COMMANDS} now; see `greenroom status`")),
             // The worker has just died, and did not get the command: its successor does.
             None | Some(Err(_)) => {
                 if let ToWorker::Caller(command, by) = message {

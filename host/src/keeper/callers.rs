@@ -4,7 +4,7 @@
 //! milliseconds, so an operator rarely notices one. Behind the deadline, the operator is told why
 //! no worker serves.
 
-use crate::admin::server::refuse;
+use crate::admin::caller::refuse;
 use crate::protocol::admin::AdminCommand;
 use crate::sys::descriptors::limit;
 use greenroom_core::reload::request::Requester;

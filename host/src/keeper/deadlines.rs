@@ -1,6 +1,6 @@
 //! Deadlines of all parts: the sleep of the keeper's poll, and what follows once one has passed.
 
-use crate::admin::server::refuse;
+use crate::admin::caller::refuse;
 use crate::keeper::Keeper;
 use crate::keeper::phase::{Phase, START_MAX};
 use crate::keeper::upgrade::UpgradeUnderWay;

@@ -1,5 +1,6 @@
 //! Options: everything that the keeper and its workers run with.
 
+use crate::admin::access::Access;
 use crate::config::Config;
 use crate::config::source::ConfigSource;
 use crate::protocol::found::Found;
@@ -7,9 +8,12 @@ use crate::protocol::status::Confined;
 use crate::sys::activation::GivenDescriptor;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Everything that the keeper and its workers run with.
 pub struct Options {
+    /// Access to the admin socket, by the configuration in force.
+    pub access: Arc<Access>,
     /// The configuration in force. A proposal replaces it once the worker has committed it.
     pub config: Config,
     /// Sources of the configuration, to read it again.

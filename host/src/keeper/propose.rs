@@ -9,7 +9,8 @@
 //! changed files of settings, has no caller. So the keeper repeats it: the files shall be in
 //! force in the end.
 
-use crate::admin::server::refuse;
+use crate::admin::audit;
+use crate::admin::caller::refuse;
 use crate::config::Config;
 use crate::config::tls::TlsSettings;
 use crate::keeper::Keeper;
@@ -19,7 +20,7 @@ use crate::keeper::events::Event;
 use crate::keeper::handshaker_process;
 use crate::keeper::peer_watch::PeerWatch;
 use crate::plugin::watch::SettingsFiles;
-use crate::protocol::admin::AdminCommand;
+use crate::protocol::admin::{AdminCommand, TAKES_NO_COMMANDS};
 use crate::protocol::keeper::ToWorker;
 use crate::protocol::link::to_file;
 use greenroom_core::reload::request::Requester;
@@ -30,9 +31,10 @@ use std::sync::Mutex;
 /// Lock of the thread that reads a configuration.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Returns a configuration whose certificates and keys can be used. Those in force are looked at by
-/// the handshaker itself.
-fn with_certificates(config: Config, in_force: &TlsSettings) -> Result<Config, String> {
+/// Returns a configuration whose files can be used: certificates, keys, the audit log. Certificates
+/// in force are looked at by the handshaker itself.
+fn with_files(config: Config, in_force: &TlsSettings) -> Result<Config, String> {
+    audit::check(config.admin.audit.as_deref())?;
     let settings = config.tls_settings();
     if settings.services != in_force.services {
         handshaker_process::check(&settings)?;
@@ -64,7 +66,7 @@ impl Keeper {
                 Some(config) => config.with_files_read_again(),
                 None => source.read(),
             };
-            let config = Box::new(config.and_then(|config| with_certificates(config, &in_force)));
+            let config = Box::new(config.and_then(|config| with_files(config, &in_force)));
             mailbox.post(Event::Read { config, by, stream });
         };
         if let Err(e) = std::thread::Builder::new().name("configuration".into()).spawn(read) {
@@ -125,7 +127,7 @@ impl Keeper {
         match self.worker.send_with(&ToWorker::Configure(number, by), &fds) {
             Some(Ok(true)) => {}
             Some(Ok(false)) => {
-                return Err("the worker takes no commands now; see `greenroom status`".into());
+                return Err(format!("{TAKES_NO_COMMANDS} now; see `greenroom status`"));
             }
             // The worker has just died.
             Some(Err(_)) | None => return Ok(false),
@@ -158,6 +160,7 @@ impl Keeper {
     pub(super) fn configured(&mut self, number: u64) {
         if let Some(proposed) = self.proposals.answered(number) {
             self.options.config = proposed.config;
+            self.options.access.put_in_force(&self.options.config.admin);
             self.files.watch_settings(self.options.config.files());
             self.acceptor.watch_peers(PeerWatch::of(&self.options.config.limits));
             self.acceptor.handshakes.configure(self.options.config.tls_settings());

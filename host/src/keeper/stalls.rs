@@ -13,7 +13,7 @@ use crate::keeper::Keeper;
 use crate::keeper::phase::Phase;
 use crate::memory::board_layout::{Busy, Running};
 use crate::memory::reading::Reading;
-use crate::protocol::admin::Reply;
+use crate::protocol::admin::{Reply, TAKES_NO_COMMANDS};
 use crate::protocol::status::{Stalled, StalledAction};
 use greenroom_core::effects::action_name::action_name;
 use greenroom_core::ids::public_number;
@@ -78,7 +78,7 @@ impl Keeper {
     pub(super) fn refusal(&mut self) -> Option<String> {
         let board = self.worker.read_board();
         let stalled = self.stalled(&board).filter(|s| u128::from(s.for_ms) >= REFUSE_FROM.as_millis())?;
-        Some(format!("the worker takes no commands, {}", stalled.with_way_out()))
+        Some(format!("{TAKES_NO_COMMANDS}, {}", stalled.with_way_out()))
     }
 
     /// Withholds the action that runs, and kills the worker. `of`: number of the session, or name

@@ -79,6 +79,11 @@ impl Keep {
                 Err(e) => missing.push(format!("{}: {e}", self.socket.path().display())),
             }
         }
+        if self.runtime.is_ours()
+            && let Err(e) = self.socket.set_modes()
+        {
+            missing.push(format!("modes of {}: {e}", self.socket.path().display()));
+        }
         self.suspects = self.belongings.look_at_builds(&self.suspects, &mut missing);
         self.belongings.note_missing(missing);
     }

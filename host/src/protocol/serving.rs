@@ -1,8 +1,10 @@
-//! Service of commands: the process that serves each, its time limit, whether it is asked again.
+//! Service of commands: name, role and process that serves each, its time limit, whether it is
+//! asked again.
 //!
 //! Each match has an arm for each command, so a new command can't be forgotten here.
 
 use super::admin::AdminCommand;
+use crate::config::admin::Role;
 use std::time::Duration;
 
 /// The process that serves an [`AdminCommand`].
@@ -75,6 +77,74 @@ impl AdminCommand {
             | Self::Set { .. }
             | Self::Watch { .. }
             | Self::Upgrade { .. } => false,
+        }
+    }
+}
+
+impl AdminCommand {
+    /// Role that a caller needs for this command. A dry run loads code, if only in a trial.
+    pub fn role(&self) -> Role {
+        match self {
+            Self::Status
+            | Self::Metrics
+            | Self::Sessions { .. }
+            | Self::History
+            | Self::Await(_)
+            | Self::Dump { .. }
+            | Self::Canaries
+            | Self::Show(_)
+            | Self::Tables
+            | Self::Entries(_)
+            | Self::Watch { .. } => Role::Read,
+            Self::Release(_)
+            | Self::Close(_)
+            | Self::CloseAll(_)
+            | Self::Message { .. }
+            | Self::Withhold(_)
+            | Self::Reload { .. }
+            | Self::Canary { .. }
+            | Self::Promote(_)
+            | Self::TakeBack(_)
+            | Self::Configure
+            | Self::RollBack { .. }
+            | Self::Restore { .. }
+            | Self::Amend { .. }
+            | Self::Undo
+            | Self::Set { .. }
+            | Self::Upgrade { .. } => Role::Operate,
+        }
+    }
+
+    /// Name of this command, as it is typed or near it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Metrics => "metrics",
+            Self::Sessions { .. } => "sessions",
+            Self::History => "history",
+            Self::Await(_) => "await",
+            Self::Dump { .. } => "state dump",
+            Self::Canaries => "canary",
+            Self::Show(_) => "state show",
+            Self::Tables => "table ls",
+            Self::Entries(_) => "table scan",
+            Self::Watch { .. } => "trace",
+            Self::Release(_) => "session release",
+            Self::Close(_) | Self::CloseAll(_) => "session close",
+            Self::Message { .. } => "session message",
+            Self::Withhold(_) => "session withhold",
+            Self::Reload { .. } => "reload",
+            Self::Canary { .. } => "reload --canary",
+            Self::Promote(_) => "canary promote",
+            Self::TakeBack(_) => "canary cancel",
+            Self::Configure => "reload --config",
+            Self::RollBack { .. } => "rollback",
+            Self::Restore { .. } => "state restore",
+            // The client of `state edit`, `table put` and `table del` sends it.
+            Self::Amend { .. } => "state or table edit",
+            Self::Undo => "undo",
+            Self::Set { .. } => "state set",
+            Self::Upgrade { .. } => "upgrade",
         }
     }
 }

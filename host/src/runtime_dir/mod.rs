@@ -3,13 +3,14 @@
 //! | entry | holds |
 //! | --- | --- |
 //! | `lock` | the host's pid; locked while the host lives |
-//! | `admin.sock` | the admin socket, mode 0600 |
+//! | `admin.sock` | the admin socket, mode 0600; 0666 if others than the host's user have a role |
 //! | `console.token` | the token of the console, mode 0600, if the console is on |
 //! | `copies` | private copies of libraries, unless another directory is given |
 //! | `tables.saved` | saved tables and ledger, unless the configuration names another file |
 //!
-//! The directory has mode 0700 and belongs to the host's user. A directory that exists and is
-//! open to others is refused, not repaired: somebody may have put files there already. The
+//! The directory belongs to the host's user and has mode 0700, or 0711 if others have a role: then
+//! they may cross it to the socket, and see no name. A directory that exists and that others may
+//! read or write is refused, not repaired: somebody may have put files there already. The
 //! lock, not the pid file's text, decides whether a host lives: the kernel drops it with the
 //! process. The host's first process holds the [`Runtime`]; workers get paths and no lock.
 //!
@@ -174,7 +175,7 @@ impl Runtime {
 }
 
 /// Creates a directory of mode 0700, and its parents with the usual mode. An existing one must
-/// be a directory of this user that nobody else may enter; a symbolic link is refused.
+/// be a directory of this user that nobody else may read or write; a symbolic link is refused.
 fn make_private_dir(dir: &Path) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("{}: can't be made: {e}", dir.display());
     if let Some(parent) = dir.parent() {
@@ -195,7 +196,8 @@ pub fn make_anew(dir: &Path) -> Result<(), String> {
     check_private(dir)
 }
 
-/// Refuses a path that is no directory of this user, or that others may enter.
+/// Refuses a path that is no directory of this user, or that others may read or write. Who may only
+/// cross it has put nothing there.
 fn check_private(dir: &Path) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("{}: {e}", dir.display());
     // An existing directory may be a trap: in /tmp anybody can make this path first.
@@ -205,7 +207,7 @@ fn check_private(dir: &Path) -> Result<(), String> {
         "is not a directory".to_owned()
     } else if meta.uid() != me {
         format!("belongs to user {}, not to {me}", meta.uid())
-    } else if meta.mode() & 0o077 != 0 {
+    } else if meta.mode() & 0o066 != 0 {
         format!("is open to others (mode {:o}); chmod 700 it", meta.mode() & 0o777)
     } else {
         return Ok(());

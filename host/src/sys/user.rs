@@ -12,7 +12,7 @@
 //! | capabilities | `CAP_NET_BIND_SERVICE`, if it was there; not for children |
 //! | programs that give rights to who runs them (setuid) | give none, to children either |
 
-use nix::unistd::{Gid, Uid, User, initgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Group, Uid, User, initgroups, setresgid, setresuid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_ambient_set,
     configure_capability_in_ambient_set, set_capabilities, set_keep_capabilities, set_no_new_privs,
@@ -106,6 +106,37 @@ impl HostUser {
             Err(_) => Ok(()),
         }
     }
+}
+
+/// Number of a user that is named, or whose number is written. May ask the network, where the system
+/// does. The error says that there is no such user.
+pub fn user_number(name: &str) -> Result<u32, String> {
+    match name.parse() {
+        Ok(number) => Ok(number),
+        Err(_) => match User::from_name(name) {
+            Ok(Some(user)) => Ok(user.uid.as_raw()),
+            Ok(None) => Err(format!("there is no user {name}")),
+            Err(e) => Err(format!("user {name}: {e}")),
+        },
+    }
+}
+
+/// Number of a group that is named, or whose number is written, as [`user_number`].
+pub fn group_number(name: &str) -> Result<u32, String> {
+    match name.parse() {
+        Ok(number) => Ok(number),
+        Err(_) => match Group::from_name(name) {
+            Ok(Some(group)) => Ok(group.gid.as_raw()),
+            Ok(None) => Err(format!("there is no group {name}")),
+            Err(e) => Err(format!("group {name}: {e}")),
+        },
+    }
+}
+
+/// Name of a user; `None`: the system knows none of this number. May ask the network, where the
+/// system does.
+pub fn user_name(uid: u32) -> Option<String> {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
 }
 
 /// Keeps the right to bind ports below 1024 from children, if a service manager gave it to this

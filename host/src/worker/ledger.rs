@@ -18,6 +18,7 @@ use greenroom_core::ledger::Report;
 use greenroom_core::operate::inspect::Slice;
 use greenroom_core::reload::request::Requester;
 use greenroom_core::store::kind::Kind;
+use std::collections::BTreeMap;
 
 /// Lines in one slice of an answer: each is decoded from JSON on the loop's thread.
 const LINES_PER_SLICE: usize = 64;
@@ -28,12 +29,15 @@ const LINES_MAX: u64 = 1000;
 pub(super) struct Ledger {
     /// Number of the last line; 0: no line was written yet.
     end: u64,
+    /// Generation that serves, by library, as the lines of this process tell.
+    serving: BTreeMap<String, u64>,
 }
 
 impl Ledger {
     /// Goes on with the lines that the core's records hold. O(lines).
     pub(super) fn of(core: &Core) -> Ledger {
-        Ledger { end: core.host_record_keys(Kind::Ledger).last().unwrap_or(0) }
+        let end = core.host_record_keys(Kind::Ledger).last().unwrap_or(0);
+        Ledger { end, serving: BTreeMap::new() }
     }
 
     /// Adds a line and deletes the oldest beyond [`LINES_MAX`]. Returns the new line's number.
@@ -43,9 +47,16 @@ impl Ledger {
     pub(super) fn add(&mut self, core: &mut Core, by: &str, mut report: Report) -> u64 {
         self.end += 1;
         report.line = self.end;
+        self.serving.insert(report.library.clone(), report.generation);
         write(core, &LedgerLine { at: rfc3339(unix_ms()), by: by.to_owned(), report });
         core.delete_host_record(Kind::Ledger, self.end.saturating_sub(LINES_MAX));
         self.end
+    }
+
+    /// Generation of a library that served, as the last line about it tells; `None`: this process
+    /// wrote none.
+    pub(super) fn served_before(&self, library: &str) -> Option<u64> {
+        self.serving.get(library).copied()
     }
 
     /// Changes a line, if the ledger still has it. Counts from the next commit on. `change` cannot

@@ -93,7 +93,8 @@ pub(super) fn from_keeper(
         ToWorker::Caller(command, by) => {
             // Without a descriptor to spare there is no socket to answer on.
             if let Some(fd) = fds.into_iter().next() {
-                answer::answer(UnixStream::from(fd), command, by, inbox.mailbox(Message::Ask));
+                let audit = shell.config.get().admin.audit.clone();
+                answer::answer(UnixStream::from(fd), command, by, audit, inbox.mailbox(Message::Ask));
             }
         }
         ToWorker::Changed(path) => drivers.reload.file_changed(shell, path),
@@ -211,7 +212,8 @@ fn configure(
     match fds.next().map(UnixStream::from) {
         Some(stream) => {
             // No thread serves the caller, so nothing is proposed.
-            if !answer::configure(stream, proposal, inbox.mailbox(Message::Ask)) {
+            let audit = shell.config.get().admin.audit.clone();
+            if !answer::configure(stream, proposal, audit, inbox.mailbox(Message::Ask)) {
                 shell.keeper.say_not_configured(number);
             }
         }

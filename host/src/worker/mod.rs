@@ -75,7 +75,7 @@ mod udp_ports;
 mod udp_socket;
 mod watches;
 
-use crate::admin::server;
+use crate::admin::caller;
 use crate::clock::now_ns;
 use crate::crash_points;
 use crate::crash_points::Point;
@@ -281,7 +281,7 @@ impl Worker {
     /// error, and the successor begins jobs again or declares them lost.
     fn has_handed_over(&self) -> bool {
         let core = &self.shell.core;
-        let busy = || core.reloads.is_busy() || server::is_busy() || core.jobs().0 > 0;
+        let busy = || core.reloads.is_busy() || caller::is_busy() || core.jobs().0 > 0;
         self.shell.lifecycle.is_handing_over() && (!busy() || self.shell.lifecycle.hand_over_is_due())
     }
 }

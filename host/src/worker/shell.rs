@@ -10,7 +10,10 @@
 //! [`Shell::commit`] is the commit of a pass. Drivers hand the core `Input::Commit` alone: actions
 //! that wait then get their turns in the next pass.
 
+use crate::admin::audit::{self, AuditLine};
+use crate::admin::text::is_operator;
 use crate::clock::{now_ns, unix_ns};
+use crate::config::admin::AdminConfig;
 use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::board::Board;
@@ -35,6 +38,7 @@ use greenroom_core::core::Core;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
 use greenroom_core::ledger::Report;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 
@@ -169,6 +173,25 @@ impl Shell {
     /// Adds a line to the ledger, by [`Ledger::add`], and counts it. Returns its number.
     pub(super) fn add_line(&mut self, by: &str, report: Report) -> u64 {
         self.board.reported(&report);
+        self.add_uncounted_line(by, report)
+    }
+
+    /// Adds a line to the ledger, by [`Ledger::add`], and to the audit log, if no operator asked for
+    /// the change. Returns its number.
+    pub(super) fn add_uncounted_line(&mut self, by: &str, report: Report) -> u64 {
+        if !is_operator(by) {
+            let AdminConfig { audit: file, .. } = &self.config.get().admin;
+            let before = self.ledger.served_before(&report.library);
+            let after = json!({
+                "library": report.library,
+                "outcome": report.outcome,
+                "generation": report.generation,
+                "build": report.build,
+            });
+            let before = before.map_or(Value::Null, |generation| json!({"generation": generation}));
+            let line = AuditLine::of_host(by, "reload").because(&report.reason).with(before, after);
+            audit::write_apart(line, file.clone());
+        }
         self.ledger.add(&mut self.core, by, report)
     }
 

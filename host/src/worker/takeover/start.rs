@@ -20,8 +20,8 @@
 //! Clients wait during all of it, and the log names the time: O(n log n) in the records, and as
 //! long as the builds take to load. The keeper kills a worker that is not ready after 60 s.
 
+use crate::admin::caller;
 use crate::admin::query::Answer;
-use crate::admin::server;
 use crate::clock::now_ns;
 use crate::config::record;
 use crate::crash_points::{self, Point};
@@ -135,7 +135,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     hear(&mut worker, early);
     let ended = worker.run().map_err(|e| format!("the loop: {e}"));
     // The loop and its reply channels are gone, so callers get their last answers now.
-    server::finish();
+    caller::finish();
     ended
 }
 

@@ -1,0 +1,204 @@
+//! Audit log: a line of JSON for each change that somebody asks for, and for each that the host
+//! makes by itself.
+//!
+//! | `event` | means |
+//! | --- | --- |
+//! | `asked` | somebody asks for a change; it is carried out from now on |
+//! | `denied` | somebody without the role asked for it; nothing happens |
+//! | `done`, `refused`, `failed` | end of a change that was asked for, before the caller hears so |
+//! | `left` | the caller left before the end; the host goes on with the change |
+//! | `changed` | the host made a change by itself: at its start, by a file, a signal, a rule |
+//!
+//! A change without an end is one whose worker died. `history` tells whether it was committed.
+//!
+//! The file is opened for each line, so it may be moved away or deleted at any time. A line is one
+//! write. The host's log has a line for each, too, without the data. If the file cannot be written,
+//! the change is made all the same, and the log has an error: a full disk must not keep an operator
+//! from rolling back.
+
+use crate::admin::time::rfc3339;
+use crate::clock::unix_ms;
+use crate::protocol::admin::AdminCommand;
+use crate::sys::user;
+use greenroom_core::reload::request::Requester;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Most bytes of a value in a line. A longer one is named by its size alone.
+const VALUE_BYTES_MAX: usize = 16 * 1024;
+
+/// A line of the audit log.
+#[derive(Debug, Serialize)]
+pub struct AuditLine {
+    /// Time of writing, in RFC 3339.
+    at: String,
+    /// The kind of the line.
+    event: &'static str,
+    /// The requester: an object with `uid`, `user` and `pid`, or the name of what the host heard.
+    by: Value,
+    /// Name of the command.
+    command: String,
+    /// All that the command says.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    request: Value,
+    /// Reason of a refusal or a failure.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    /// Data before the change.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    before: Value,
+    /// Data after the change.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    after: Value,
+}
+
+impl AuditLine {
+    /// Begins a line about a command. May ask the network for the user's name, where the system
+    /// does.
+    pub fn of(event: &'static str, command: &AdminCommand, by: Requester) -> AuditLine {
+        let by = match by {
+            Requester::Operator { uid, pid } => {
+                json!({"uid": uid, "user": user::user_name(uid), "pid": pid})
+            }
+            other => json!(format!("{other:?}").to_lowercase()),
+        };
+        let name = command.name().to_owned();
+        let request = match serde_json::to_value(command) {
+            Ok(Value::Object(fields)) => fields.into_values().next().unwrap_or_default(),
+            _ => Value::Null,
+        };
+        AuditLine { by, command: name, request: short(request), ..AuditLine::new(event) }
+    }
+
+    /// Begins a line about a change of the host's own.
+    pub fn of_host(by: &str, what: &str) -> AuditLine {
+        AuditLine { by: by.into(), command: what.to_owned(), ..AuditLine::new("changed") }
+    }
+
+    fn new(event: &'static str) -> AuditLine {
+        AuditLine {
+            at: String::new(),
+            event,
+            by: Value::Null,
+            command: String::new(),
+            request: Value::Null,
+            reason: String::new(),
+            before: Value::Null,
+            after: Value::Null,
+        }
+    }
+
+    /// Changes the kind of the line.
+    pub(super) fn becomes(self, event: &'static str) -> AuditLine {
+        AuditLine { event, ..self }
+    }
+
+    /// Adds a reason.
+    pub fn because(self, reason: impl Into<String>) -> AuditLine {
+        AuditLine { reason: reason.into(), ..self }
+    }
+
+    /// Adds the data before and after the change.
+    pub fn with(self, before: Value, after: Value) -> AuditLine {
+        AuditLine { before: short(before), after: short(after), ..self }
+    }
+
+    /// Writes the line: to the file, if there is one, and without data to the host's log. Blocks
+    /// for the disk.
+    pub fn write(mut self, file: Option<&Path>) {
+        self.at = rfc3339(unix_ms());
+        let AuditLine { event, by, command, reason, .. } = &self;
+        tracing::info!(%by, command, event, "audit: {command} {event}{}{reason}", if reason.is_empty() { "" } else { ": " });
+        let Some(path) = file else { return };
+        if let Err(e) = append(path, &self) {
+            tracing::error!("audit: a line is missing in {}: {e}", path.display());
+        }
+    }
+}
+
+/// Value of a size that a line may have.
+fn short(value: Value) -> Value {
+    let bytes = serde_json::to_vec(&value).map_or(0, |text| text.len());
+    if bytes > VALUE_BYTES_MAX { json!({"left_out_bytes": bytes}) } else { value }
+}
+
+/// Writes a line at the end of the file, which is made with mode 0600.
+fn append(path: &Path, line: &AuditLine) -> io::Result<()> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    open(path)?.write_all(&text)
+}
+
+/// Opens the file to append. Waits for no reader of a FIFO: such a path is refused.
+fn open(path: &Path) -> io::Result<File> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = File::options().create(true).append(true).mode(0o600).custom_flags(nonblocking).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a file")),
+    }
+}
+
+/// Checks that lines can be written, and makes the file. The error names key and path.
+pub fn check(file: Option<&Path>) -> Result<(), String> {
+    let Some(path) = file else { return Ok(()) };
+    let opened = open(path).map(drop);
+    opened.map_err(|e| format!("admin.audit: {} can't be written: {e}", path.display()))
+}
+
+/// Writes a line on a thread of its own, for a loop that must not wait for the disk.
+pub fn write_apart(line: AuditLine, file: Option<PathBuf>) {
+    let write = move || line.write(file.as_deref());
+    if let Err(e) = std::thread::Builder::new().name("audit".into()).spawn(write) {
+        tracing::error!("audit: a line is missing, as no thread can be started: {e}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(path: &Path) -> Vec<Value> {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_line_says_who_asked_for_what() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit");
+        assert!(check(Some(&path)).is_ok());
+        let by = Requester::Operator { uid: 0, pid: 7 };
+        let set = AdminCommand::Set { session: 3, fields: vec![("a\nb".into(), json!(1))] };
+        AuditLine::of("done", &set, by).with(json!({"a": 0}), json!({"a": 1})).write(Some(&path));
+        AuditLine::of("denied", &AdminCommand::Undo, by).because("no").write(Some(&path));
+        // Moved away, as when it is rotated.
+        std::fs::rename(&path, dir.path().join("audit.1")).unwrap();
+        AuditLine::of_host("watcher", "reload")
+            .with(json!("x".repeat(20_000)), Value::Null)
+            .write(Some(&path));
+        let old = lines(&dir.path().join("audit.1"));
+        assert_eq!(old[0]["by"], json!({"uid": 0, "user": "root", "pid": 7}));
+        assert_eq!(old[0]["request"], json!({"session": 3, "fields": [["a\nb", 1]]}));
+        assert_eq!((&old[0]["before"]["a"], &old[0]["after"]["a"]), (&json!(0), &json!(1)));
+        assert_eq!((&old[1]["command"], &old[1]["reason"]), (&json!("undo"), &json!("no")));
+        let new = lines(&path);
+        assert_eq!(new[0]["before"], json!({"left_out_bytes": 20_002}));
+        assert_eq!((&new[0]["by"], &new[0]["event"]), (&json!("watcher"), &json!("changed")));
+    }
+
+    #[test]
+    fn a_path_that_takes_no_lines_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [dir.path(), Path::new("/proc/nowhere/audit")] {
+            let said = check(Some(path)).unwrap_err();
+            assert!(said.starts_with("admin.audit: ") && said.contains(path.to_str().unwrap()), "{said}");
+            // A change is not held up by it.
+            AuditLine::of_host("rule", "reload").write(Some(path));
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Callers under way: a thread and a place for each, and patience with those who read slowly.
+//!
+//! A thread for each caller keeps the loops free. A caller that sends nothing blocks its own
+//! thread, for at most 30 s at a time. One that reads nothing, such as a pager, is waited for up
+//! to 10 minutes. Each process serves at most 32 callers at once; further ones are told so,
+//! without a thread. A caller that has read nothing for 30 s is not counted, up to as many again.
+//!
+//! If the process ends, [`finish`] gives the callers 500 ms to hear so.
+
+use crate::protocol::admin::Reply;
+use crate::sys::descriptors::limit;
+use greenroom_core::ledger::Outcome;
+use serde_json::Value;
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// Longest command, in bytes. A longer one is cut off there, can't be parsed, and is refused.
+/// Data of a restore follows the command and does not count.
+pub(super) const COMMAND_BYTES_MAX: u64 = 64 * 1024;
+/// Most callers at once, in this process, and at most one for eight open files that it may have.
+/// Bounds threads, descriptors, and the queries that the loop finds.
+const CALLERS_MAX: usize = 32;
+/// Number of callers under way. One that is refused is not among them.
+static CALLERS: AtomicUsize = AtomicUsize::new(0);
+/// Time for which a host that ends waits until callers have heard so.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
+/// Time after which a caller that sends nothing is dropped, and one that does not read its answer
+/// stands still.
+const CALLER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Number of callers under way that stand still, and give their places to others.
+static STANDING: AtomicUsize = AtomicUsize::new(0);
+/// Time after which a caller that does not read its answer is dropped.
+pub(super) const READER_MAX: Duration = Duration::from_secs(600);
+
+/// Serves a caller on a thread of its own. False: there are too many, or no thread can be started,
+/// and the caller is told so. A refusal takes no thread, so a flood of callers costs none.
+pub(super) fn on_thread(
+    stream: UnixStream,
+    serve: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static,
+) -> bool {
+    // Counted before the test, so that two callers cannot both take the last place.
+    let most = CALLERS_MAX.min(limit() / 8);
+    if CALLERS.fetch_add(1, Relaxed) >= most {
+        CALLERS.fetch_sub(1, Relaxed);
+        refuse(&stream, &format!("{most} commands are under way already"));
+        return false;
+    }
+    // A thread that can't be started drops its socket with its closure.
+    let to_refuse = stream.try_clone();
+    let served = std::thread::Builder::new().name("caller".into()).spawn(move || {
+        // Given back however the thread ends.
+        let _place = Place;
+        if let Err(e) = serve(stream) {
+            tracing::debug!("admin: {e}");
+        }
+    });
+    if let Err(e) = &served {
+        CALLERS.fetch_sub(1, Relaxed);
+        if let Ok(stream) = to_refuse {
+            refuse(&stream, &format!("no thread can be started for the command: {e}"));
+        }
+    }
+    served.is_ok()
+}
+
+/// Place of a caller under way.
+struct Place;
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        CALLERS.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Whether callers wait for their answers. A worker that hands over waits for them.
+pub fn is_busy() -> bool {
+    CALLERS.load(Relaxed) > 0
+}
+
+/// Waits until every caller has its answer, if only that the host has stopped. At most 500 ms.
+///
+/// Called when the loop has ended and before the process does. Without this wait a caller would
+/// hear a broken connection instead of the reason.
+pub fn finish() {
+    let give_up = Instant::now() + GOODBYE_MAX;
+    while CALLERS.load(Relaxed) > 0 && Instant::now() < give_up {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Tells a caller why it gets no answer. Never blocks: the answer fits the buffer of a socket to
+/// which nothing was written, and a caller whose buffer is full gets none.
+pub fn refuse(stream: &UnixStream, why: &str) {
+    let said = stream.set_nonblocking(true).and_then(|()| {
+        // What the caller has sent: a socket that is closed over it would reset the answer.
+        let _ = (&mut &*stream).take(COMMAND_BYTES_MAX).read_to_end(&mut Vec::new());
+        Caller::new(stream)?.say(&Reply::Error(why.to_owned()))
+    });
+    if let Err(e) = said {
+        tracing::debug!("admin: {e}");
+    }
+}
+
+/// Socket of a caller, as an answer is written to it.
+pub(super) struct Caller<'a> {
+    out: BufWriter<Unhurried<'a>>,
+    told: HeardEnd,
+}
+
+/// End of a change, as its replies tell it.
+#[derive(Debug, Default)]
+pub(super) struct HeardEnd {
+    /// Lines of the ledger.
+    pub(super) lines: Vec<u64>,
+    /// Reasons of what was refused.
+    pub(super) refused: Vec<String>,
+    /// Answer to a change of several sessions.
+    pub(super) reached: Value,
+}
+
+impl HeardEnd {
+    /// Notes a reply.
+    fn note(&mut self, reply: &Reply) {
+        match reply {
+            Reply::Report(report) => {
+                self.lines.push(report.line);
+                if report.outcome == Outcome::Refused {
+                    self.refused.push(report.reason.clone());
+                }
+            }
+            Reply::Reached(reached) => {
+                let reasons = reached.refused.iter().map(|(id, why)| format!("session {id}: {why}"));
+                self.refused.extend(reasons);
+                self.reached = serde_json::to_value(reached).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Writer that waits for a slow reader, and counts it as one that stands still meanwhile.
+struct Unhurried<'a> {
+    stream: &'a UnixStream,
+    /// The caller has given its place to others.
+    stands: bool,
+    /// Time after which it stands still.
+    stands_after: Duration,
+    /// Time after which it is dropped.
+    ends_after: Duration,
+}
+
+impl Unhurried<'_> {
+    /// Gives the caller's place to others, if it is a counted one and few have done so.
+    fn stand(&mut self) {
+        let most = CALLERS_MAX.min(limit() / 8);
+        if !self.stands && STANDING.fetch_update(Relaxed, Relaxed, |n| (n < most).then_some(n + 1)).is_ok() {
+            CALLERS.fetch_sub(1, Relaxed);
+            self.stands = true;
+        }
+    }
+
+    /// Takes a place again. There may be more callers than places for a while.
+    fn go_on(&mut self) {
+        if std::mem::take(&mut self.stands) {
+            CALLERS.fetch_add(1, Relaxed);
+            STANDING.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Write for Unhurried<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let begun = Instant::now();
+        loop {
+            let written = (&mut &*self.stream).write(bytes);
+            match &written {
+                // A socket of a refusal does not block at all.
+                Err(e)
+                    if e.kind() == ErrorKind::WouldBlock
+                        && begun.elapsed() >= self.stands_after
+                        && begun.elapsed() < self.ends_after =>
+                {
+                    self.stand();
+                }
+                _ => {
+                    self.go_on();
+                    return written;
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> Caller<'a> {
+    /// Takes a caller's socket, with time limits for reading and writing. Sets options of the
+    /// socket only, so it can be repeated in another process.
+    pub(super) fn new(stream: &'a UnixStream) -> io::Result<Caller<'a>> {
+        stream.set_read_timeout(Some(CALLER_TIMEOUT))?;
+        stream.set_write_timeout(Some(CALLER_TIMEOUT))?;
+        // A write that has timed out took about that long.
+        let (stands_after, ends_after) = (CALLER_TIMEOUT / 2, READER_MAX);
+        let out = BufWriter::new(Unhurried { stream, stands: false, stands_after, ends_after });
+        Ok(Caller { out, told: HeardEnd::default() })
+    }
+
+    /// End of a change, as the caller was told it.
+    pub(super) fn told(&self) -> &HeardEnd {
+        &self.told
+    }
+
+    /// Input of the caller, behind its command.
+    pub(super) fn reader(&self) -> BufReader<&'a UnixStream> {
+        BufReader::new(self.out.get_ref().stream)
+    }
+
+    /// Sends one reply as a line of JSON, and flushes it: a caller sees progress when it
+    /// happens.
+    pub(super) fn say(&mut self, reply: &Reply) -> io::Result<()> {
+        self.told.note(reply);
+        serde_json::to_writer(&mut self.out, reply)?;
+        self.out.write_all(b"\n")?;
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader that stands still gives its place to others, and gets all in the end. One that does
+    /// so for too long is dropped.
+    #[test]
+    fn a_reader_that_stands_still_is_waited_for() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_write_timeout(Some(Duration::from_millis(5))).unwrap();
+        let slow =
+            |ends_after| Unhurried { stream: &ours, stands: false, stands_after: Duration::ZERO, ends_after };
+        let standing = STANDING.load(Relaxed);
+        CALLERS.fetch_add(1, Relaxed);
+        let all = vec![7; 2_000_000];
+        std::thread::scope(|scope| {
+            let writes = scope.spawn(|| slow(Duration::from_secs(3600)).write_all(&all));
+            while STANDING.load(Relaxed) == standing {
+                std::thread::yield_now();
+            }
+            let mut read = vec![0; all.len()];
+            theirs.read_exact(&mut read).unwrap();
+            assert!(writes.join().unwrap().is_ok() && read == all);
+        });
+        assert_eq!(STANDING.load(Relaxed), standing);
+        let error = slow(Duration::from_millis(20)).write_all(&all).unwrap_err();
+        assert_eq!((error.kind(), STANDING.load(Relaxed)), (ErrorKind::WouldBlock, standing));
+        CALLERS.fetch_sub(1, Relaxed);
+    }
+}
