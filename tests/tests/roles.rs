@@ -1,5 +1,5 @@
-//! Callers of the admin socket: who may look, who may change, what the audit log says of it, and how
-//! long a command waits.
+//! Callers of the admin socket: who may look, who may change, what the audit log says of it, and
+//! how long a command waits.
 
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::install;

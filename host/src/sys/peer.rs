@@ -24,14 +24,14 @@ pub fn of(socket: impl AsFd) -> io::Result<PeerProcess> {
     credentials(socket).map(peer)
 }
 
-/// Asks the kernel for the groups of the process at the other end of a Unix socket: its own one, and
-/// all further ones. Fails for other sockets. O(groups).
+/// Asks the kernel for the groups of the process at the other end of a Unix socket: its own one,
+/// and all further ones. Fails for other sockets. O(groups).
 pub fn groups_of(socket: impl AsFd) -> io::Result<Vec<u32>> {
     let fd = socket.as_fd().as_raw_fd();
     let mut found = vec![0 as libc::gid_t; GROUPS_MIN];
     loop {
         let mut len = (found.len() * size_of::<libc::gid_t>()) as libc::socklen_t;
-        // SAFETY: the option's value is a list of numbers, and the kernel writes at most `len` bytes.
+        // SAFETY: the option's value is a list of numbers; the kernel writes at most `len` bytes.
         let status = unsafe {
             libc::getsockopt(
                 fd,

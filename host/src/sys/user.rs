@@ -108,8 +108,8 @@ impl HostUser {
     }
 }
 
-/// Number of a user that is named, or whose number is written. May ask the network, where the system
-/// does. The error says that there is no such user.
+/// Number of a user that is named, or whose number is written. May ask the network, where the
+/// system does. The error says that there is no such user.
 pub fn user_number(name: &str) -> Result<u32, String> {
     match name.parse() {
         Ok(number) => Ok(number),

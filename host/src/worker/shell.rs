@@ -171,8 +171,8 @@ impl Shell {
         self.add_uncounted_line(by, report)
     }
 
-    /// Adds a line to the ledger, by [`Ledger::add`], and to the audit log, if no operator asked for
-    /// the change. Returns its number.
+    /// Adds a line to the ledger, by [`Ledger::add`], and to the audit log, if no operator asked
+    /// for the change. Returns its number.
     pub(super) fn add_uncounted_line(&mut self, by: &str, report: Report) -> u64 {
         if !is_operator(by) {
             let AdminConfig { audit: file, .. } = &self.config.get().admin;

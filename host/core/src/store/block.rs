@@ -61,8 +61,9 @@ impl Header {
     #[inline]
     pub(super) fn read(bytes: &[u8], at: usize) -> Header {
         let b: &[u8; HEADER] = bytes[at..at + HEADER].try_into().expect("the range has this length");
-        let word = |i: usize| u64::from_le_bytes(std::array::from_fn(|k| b[i + k]));
-        let half = |i: usize| u32::from_le_bytes(std::array::from_fn(|k| b[i + k]));
+        // Indexed without calls: these are half the time of a scan in a build without optimization.
+        let half = |i: usize| u32::from_le_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
+        let word = |i: usize| u64::from(half(i)) | u64::from(half(i + 4)) << 32;
         let tag = half(24);
         Header {
             born: word(0),
