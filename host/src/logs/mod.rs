@@ -11,7 +11,7 @@
 //! | --- | --- |
 //! | [`levels`] | is it wanted at all, for its service? |
 //! | `buckets` | were there too many of its kind lately? |
-//! | `entry`, [`format`], [`journal`] | how is it written? |
+//! | `entry`, [`mod@format`], [`journal`] | how is it written? |
 //!
 //! Then it waits for the thread, in `sink`; [`mod@file`] opens the log's file. `shared` has what
 //! threads share.
