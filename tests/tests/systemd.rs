@@ -185,6 +185,20 @@ fn the_unit_starts_reloads_refuses_recovers_and_stops_under_systemd() {
     systemd.must(&["kill", "-KILL", &worker]);
     assert_eq!(client.ask("c"), "3 c");
     assert_eq!(systemd.property("NRestarts"), "0");
+    // The log speaks to the journal itself: levels are priorities, and fields can be asked for.
+    let died = wait_for("the death in the journal", || {
+        let found = systemd.must(&[
+            "journalctl",
+            "--output=json",
+            "--no-pager",
+            "GREENROOM_PROCESS=keeper",
+            "PRIORITY=3",
+        ]);
+        let entries = found.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        entries.into_iter().find(|e| e["MESSAGE"].as_str().is_some_and(|m| m.starts_with("the worker died")))
+    });
+    assert_eq!(died["GREENROOM_WORKER_PID"], worker, "{died}");
+    assert_eq!(died["SYSLOG_IDENTIFIER"], "greenroom", "{died}");
 
     // A keeper that stands still is replaced, with the unit.
     let fast = "mkdir -p /run/systemd/system/greenroom.service.d
