@@ -182,7 +182,10 @@ impl<'a> Patient<'a> {
 
     /// Tells the operator what the host does, if it has been silent long enough.
     fn tell(&self, silence: Duration) {
-        if silence >= self.tell_after.get()
+        // The end of a probation, and turns that are watched, may be long in coming.
+        let is_expected = self.command.reply_max().is_none();
+        if !is_expected
+            && silence >= self.tell_after.get()
             && let Some(waiting) = WAITING.get()
         {
             self.tell_after.set(silence + TELL_EVERY);
