@@ -16,6 +16,7 @@
 //! the change is made all the same, and the log has an error: a full disk must not keep an operator
 //! from rolling back.
 
+use crate::admin::text::operator;
 use crate::admin::time::rfc3339;
 use crate::clock::unix_ms;
 use crate::protocol::admin::AdminCommand;
@@ -112,6 +113,9 @@ impl AuditLine {
     pub fn write(mut self, file: Option<&Path>) {
         self.at = rfc3339(unix_ms());
         let AuditLine { event, by, command, reason, .. } = &self;
+        let number = |key: &str| by[key].as_i64().unwrap_or_default();
+        let operator = || operator(number("uid") as u32, number("pid") as i32);
+        let by = by.as_str().map_or_else(operator, str::to_owned);
         tracing::info!(%by, command, event, "audit: {command} {event}{}{reason}", if reason.is_empty() { "" } else { ": " });
         let Some(path) = file else { return };
         if let Err(e) = append(path, &self) {
