@@ -116,6 +116,8 @@ impl AuditLine {
         let number = |key: &str| by[key].as_i64().unwrap_or_default();
         let operator = || operator(number("uid") as u32, number("pid") as i32);
         let by = by.as_str().map_or_else(operator, str::to_owned);
+        // Of a change in the ledger the log has a line with the reason already.
+        let reason = if matches!(*event, "denied" | "failed") { reason } else { "" };
         tracing::info!(%by, command, event, "audit: {command} {event}{}{reason}", if reason.is_empty() { "" } else { ": " });
         let Some(path) = file else { return };
         if let Err(e) = append(path, &self) {
