@@ -10,7 +10,7 @@
 use crate::protocol::admin::Reply;
 use crate::sys::descriptors::limit;
 use greenroom_core::ledger::Outcome;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicUsize;
@@ -115,6 +115,8 @@ pub(super) struct Caller<'a> {
 pub(super) struct HeardEnd {
     /// Lines of the ledger.
     pub(super) lines: Vec<u64>,
+    /// Builds that serve from then on, by service.
+    pub(super) builds: Map<String, Value>,
     /// Reasons of what was refused.
     pub(super) refused: Vec<String>,
     /// Answer to a change of several sessions.
@@ -127,6 +129,21 @@ impl HeardEnd {
         match reply {
             Reply::Report(report) => {
                 self.lines.push(report.line);
+                let build = match report.outcome {
+                    Outcome::Committed | Outcome::Configured => {
+                        Some(json!({"generation": report.generation, "build": report.build}))
+                    }
+                    Outcome::RolledBack | Outcome::Replaced | Outcome::TakenBack => {
+                        Some(json!({"generation": report.generation}))
+                    }
+                    Outcome::Canary => {
+                        Some(json!({"generation": report.generation, "canary": {"build": report.build}}))
+                    }
+                    _ => None,
+                };
+                if let Some(build) = build {
+                    self.builds.extend(report.services.iter().map(|name| (name.clone(), build.clone())));
+                }
                 if report.outcome == Outcome::Refused {
                     self.refused.push(report.reason.clone());
                 }

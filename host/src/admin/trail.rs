@@ -27,7 +27,7 @@ pub(super) struct Trail {
 /// Kind of a change, with the data before it.
 enum ChangeOf {
     /// A session.
-    Session(u64, Value),
+    Session(Value),
     /// Builds that serve, by service.
     Builds(Map<String, Value>),
     /// States and entries.
@@ -48,9 +48,7 @@ impl Trail {
             return None;
         }
         let of = match command {
-            AdminCommand::Release(id) | AdminCommand::Close(id) => {
-                ChangeOf::Session(*id, session(*id, mailbox))
-            }
+            AdminCommand::Release(id) | AdminCommand::Close(id) => ChangeOf::Session(session(*id, mailbox)),
             AdminCommand::CloseAll(ids) | AdminCommand::Message { sessions: ids, .. } => {
                 let named = ids.iter().take(ITEMS_MAX).map(|id| session(*id, mailbox));
                 ChangeOf::Sessions(named.filter(|session| !session.is_null()).collect())
@@ -75,8 +73,9 @@ impl Trail {
             Ok(()) => line,
         };
         let (before, after) = match of {
-            ChangeOf::Session(id, before) => (before, session(id, mailbox)),
-            ChangeOf::Builds(before) => differing(before, builds(mailbox)),
+            // The loop is not asked again: a session that was released may stall it at once.
+            ChangeOf::Session(before) => (before, Value::Null),
+            ChangeOf::Builds(before) => differing(before, told.builds.clone()),
             ChangeOf::Data => data(told, mailbox),
             ChangeOf::Sessions(before) => (before, told.reached.clone()),
         };
@@ -115,13 +114,10 @@ fn builds(mailbox: &QueryMailbox) -> Map<String, Value> {
     all.into_iter().map(of).collect()
 }
 
-/// Parts of two values that differ.
+/// Builds of services that have another one behind a change, before and after it.
 fn differing(mut before: Map<String, Value>, mut after: Map<String, Value>) -> (Value, Value) {
-    let same: Vec<_> = before.keys().filter(|key| before.get(*key) == after.get(*key)).cloned().collect();
-    for key in same {
-        before.remove(&key);
-        after.remove(&key);
-    }
+    after.retain(|name, build| before.get(name) != Some(build));
+    before.retain(|name, _| after.contains_key(name));
     (or_null(before), or_null(after))
 }
 
