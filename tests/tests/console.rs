@@ -192,6 +192,8 @@ fn check_sessions(web: &mut Browser, page: usize, tally: &mut Client) {
     web.wait(page, &says("#turns tbody tr", "traced"), "true");
     web.types(page, "t");
     web.wait(page, &says("#trace [role=status]", "stopped"), "true");
+    // The page has seen this state of the first build before another view is opened.
+    web.wait(page, &says("#state", "count 3"), "true");
 }
 
 /// A build that waits is rehearsed, refused, rehearsed again and committed. One that has changed
