@@ -18,8 +18,7 @@ const IN_GROUP: (&str, &str) = ("70002", "70009");
 const STRANGER: (&str, &str) = ("70003", "70003");
 
 fn is_root() -> bool {
-    // SAFETY: the call has no preconditions.
-    unsafe { libc::geteuid() == 0 }
+    own_uid() == 0
 }
 
 /// A directory that others may enter, with a library.

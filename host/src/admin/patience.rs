@@ -154,27 +154,25 @@ impl<'a> Patient<'a> {
             let silence = self.heard_at.get().elapsed();
             let why = match self.left() {
                 Some(left) if left.is_zero() => Some(self.time_is_over()),
-                // Less than a silence has passed; the operator's time goes on.
-                Some(_) if silence < SILENCE_MAX => None,
-                Some(_) => {
-                    self.tell(silence);
-                    None
-                }
-                None => self.reason().or_else(|| {
-                    self.tell(silence);
-                    None
-                }),
+                Some(_) => None,
+                None => self.reason(),
             };
             if let Some(why) = why {
                 *self.why.borrow_mut() = Some(why.clone());
                 return Err(io::Error::new(ErrorKind::TimedOut, why));
             }
+            self.tell(silence);
         }
+    }
+
+    /// Addition to a reason to give up, if the command may have an effect all the same.
+    fn later(&self) -> &'static str {
+        if self.command.is_repeatable() { "" } else { "; the command may be carried out later" }
     }
 
     /// Reason to give up when the operator's time is over.
     fn time_is_over(&self) -> String {
-        let later = if self.command.is_repeatable() { "" } else { "; the command may be carried out later" };
+        let later = self.later();
         let limit = WAITING.get().and_then(|w| w.limit).unwrap_or_default();
         let limit = humantime::format_duration(limit);
         format!("no end of the answer within {limit} (--timeout): {}{later}", self.meanwhile())
@@ -218,7 +216,7 @@ impl<'a> Patient<'a> {
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Some(keeper(&"silent for 10 s")),
             Err(e) => return Some(keeper(&e)),
         };
-        let later = if self.command.is_repeatable() { "" } else { "; the command may be carried out later" };
+        let later = self.later();
         let serves = host.worker == "serving";
         if let Some(stalled) = host.stalled.filter(|s| serves && s.for_ms >= STALL_MIN_MS) {
             return Some(format!("the worker doesn't answer, {}{later}", stalled.with_way_out()));

@@ -37,7 +37,7 @@ enum ChangeOf {
 }
 
 impl Trail {
-    /// Begins before the change. `None`: the command changes nothing, or the host ends.
+    /// Begins before the change. `None`: the command changes nothing.
     pub(super) fn begin(
         command: &AdminCommand,
         by: Requester,

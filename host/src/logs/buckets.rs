@@ -21,7 +21,7 @@ const HANDLER_LINES_MAX: u32 = 10_000;
 /// Services of one call site that are told apart. All others are one.
 const SERVICES_MAX: usize = 1024;
 
-/// LineKind of a line, and the session that it is about; 0: none.
+/// Kind of a line, and the session that it is about; 0: none.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LineKind<'a> {
     /// The call site; 0: all that handlers write.

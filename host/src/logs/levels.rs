@@ -1,6 +1,6 @@
 //! Levels of the log that are in force: one for all, and one for each service that has its own.
 //!
-//! They change while the host runs. A call site that nobody wants costs what it costs without any
+//! Levels change while the host runs. A call site that nobody wants costs what it costs without any
 //! of this: `tracing` knows the most detailed level, and whether the site is wanted at all. Sites
 //! that name a service are looked at again with each event.
 //!

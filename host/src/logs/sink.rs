@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Instant;
 use tracing::Level;
 
-/// SinkOrder to the thread.
+/// Order to the thread.
 pub(super) enum SinkOrder {
     /// Write this line.
     Line(Vec<u8>),

@@ -52,40 +52,11 @@ impl AdminCommand {
     }
 
     /// Whether a client may send this command again after its answer broke off: the command changes
-    /// nothing.
+    /// nothing, and has an end.
     pub fn is_repeatable(&self) -> bool {
-        match self {
-            Self::Status
-            | Self::Metrics
-            | Self::Log(None)
-            | Self::Sessions { .. }
-            | Self::History
-            | Self::Await(_)
-            | Self::Dump { .. } => true,
-            Self::Canaries | Self::Show(_) | Self::Tables | Self::Entries(_) => true,
-            Self::Log(Some(_))
-            | Self::Release(_)
-            | Self::Close(_)
-            | Self::CloseAll(_)
-            | Self::Message { .. }
-            | Self::Withhold(_)
-            | Self::Reload { .. }
-            | Self::Canary { .. }
-            | Self::Promote(_)
-            | Self::TakeBack(_)
-            | Self::Configure
-            | Self::RollBack { .. }
-            | Self::Restore { .. }
-            | Self::Amend { .. }
-            | Self::Undo
-            | Self::Set { .. }
-            | Self::Watch { .. }
-            | Self::Upgrade { .. } => false,
-        }
+        self.role() == Role::Read && !matches!(self, Self::Watch { .. })
     }
-}
 
-impl AdminCommand {
     /// Role that a caller needs for this command. A dry run loads code, if only in a trial.
     pub fn role(&self) -> Role {
         match self {
