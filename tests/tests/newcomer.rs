@@ -412,6 +412,7 @@ fn mishaps_at_the_desk_are_told_and_the_build_before_serves_on() {
     let line = fs::read_to_string(&config).expect("a file").lines().position(|l| l.starts_with("settings"));
     let place = format!("the settings of {name}: {}:{}\n", config.display(), line.expect("settings") + 1);
     dev.wait(&place);
+    assert_eq!(dev.said().matches("WARN").count(), 0, "{}", dev.said());
 
     let second = command(built("greenroom"), &home).arg("dev").output().expect("greenroom dev");
     let said = complaint(&second);

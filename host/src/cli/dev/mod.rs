@@ -328,6 +328,10 @@ impl Dev {
             let (mut place, mut refused) = (None, false);
             let done = ask_until_there_is_room(&runtime, &asked, |reply| {
                 if let Reply::Report(report) = reply {
+                    // The refusal of a library is that of the configuration, in the same words.
+                    if configures && refused && report.build.is_empty() {
+                        return;
+                    }
                     colours.report(&report, edited.elapsed());
                     refused |= report.outcome == Outcome::Refused;
                     place = place.take().or_else(|| config.place(&report.reason, configures));
