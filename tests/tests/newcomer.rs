@@ -200,6 +200,9 @@ fn play(play: Play) -> (tempfile::TempDir, Dev) {
     let name = format!("newcomer_{}", play.kind);
     let made = new(dir.path(), &[&name, "--kind", play.kind]);
     assert!(made.status.success(), "{}", complaint(&made));
+    let told = String::from_utf8_lossy(&made.stdout);
+    let book = told.lines().find_map(|line| line.strip_prefix("The book for authors: "));
+    assert!(book.is_some_and(|book| Path::new(book).is_file()), "{told}");
     let home = dir.path().join(&name);
     let scheme = if play.kind == "udp" { "udp://" } else { "" };
     let dev = Dev::start(&home, &format!("{name}={scheme}127.0.0.1:0"));
