@@ -385,6 +385,8 @@ impl<'t, S> Dialogue<'_, 't, S> {
         mut read: impl FnMut(&str) -> Result<T, E>,
     ) -> Step<T> {
         loop {
+            // What another build did once in front of it is no answer.
+            self.run.pass_things();
             let is_new = self.run.at == self.run.record.answers.len();
             let answer = self.question(name, prompt, How::Prompt)?;
             match read(&answer) {

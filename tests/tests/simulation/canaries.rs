@@ -55,7 +55,7 @@ impl World {
 
     /// Begins a canary, or does something with the one that runs. False: there is nothing to do.
     pub(crate) fn canary_proceeds(&mut self) -> bool {
-        if self.subject == Subject::Tally && self.builds.highest == 0 {
+        if self.subject != Subject::Script && self.builds.highest == 0 {
             return false;
         }
         match (&self.canaries.running, self.rng.u8(0..10)) {
@@ -86,7 +86,7 @@ impl World {
             return false;
         }
         let script = self.subject == Subject::Script;
-        let reads_all = script && serving.unreadable.is_none();
+        let reads_all = self.subject.has_flaws() && serving.unreadable.is_none();
         let fate = match self.rng.u8(0..12) {
             0 => Fate::StageFails,
             1 => Fate::TrialFails,

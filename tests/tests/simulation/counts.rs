@@ -85,11 +85,24 @@ counts! {
     canary_compared,
     /// Kills and upgrades while a canary ran.
     kills_with_canary,
+    /// Dialogues that came to their end.
+    dialogues_ended,
+    /// Answers that a build has dropped, as it asks otherwise.
+    answers_dropped,
+    /// Changes of the build, within sessions that ask.
+    builds_in_dialogues,
 }
 
 impl Counts {
     /// Checks that the usual seeds reach everything that they are to test.
     pub(crate) fn assert_enough(&self, subject: Subject) {
+        if subject == Subject::Asks {
+            assert!(self.turns > 5_000 && self.faults > 50 && self.kills > 50 && self.upgrades > 20);
+            assert!(self.commits > 50 && self.rollbacks > 5 && self.turns_spared > 20 && self.canaries > 3);
+            assert!(self.dialogues_ended > 300 && self.answers_dropped > 150);
+            assert!(self.builds_in_dialogues > 200 && self.replayed > least(subject), "{self}");
+            return;
+        }
         assert!(self.turns > 50_000 && self.commits > 500 && self.refusals > 500 && self.kills > 500);
         assert!(self.states_put_back > 5000 && self.configured > 1000);
         assert!(self.upgrades > 300 && self.unix_ended > 100 && self.sealed > 10_000);
@@ -132,6 +145,8 @@ impl fmt::Display for Counts {
         write!(f, "{} canaries, {} promoted, ", self.canaries, self.canaries_promoted)?;
         write!(f, "{} taken back, {} by a rule; ", self.canaries_taken_back, self.canaries_by_rule)?;
         write!(f, "{} turns of theirs, {} failed, ", self.canary_turns, self.canary_faults)?;
-        write!(f, "{} batches compared, {} kills", self.canary_compared, self.kills_with_canary)
+        write!(f, "{} batches compared, {} kills; ", self.canary_compared, self.kills_with_canary)?;
+        write!(f, "{} dialogues, {} answers dropped, ", self.dialogues_ended, self.answers_dropped)?;
+        write!(f, "{} builds in them", self.builds_in_dialogues)
     }
 }

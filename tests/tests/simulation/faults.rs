@@ -193,9 +193,10 @@ impl World {
             self.builds.previous = None;
             return;
         };
-        let core = &mut self.host.core;
         let previous = self.builds.previous.as_ref().expect("a build stood by");
-        core.stand_by(&previous.build, previous.services(false));
+        let services = self.services_of(previous, false);
+        let core = &mut self.host.core;
+        core.stand_by(&previous.build, services);
         core.begin_probation(&build, &previous.build, until_ns);
     }
 

@@ -1,5 +1,6 @@
 //! Invariants: what must be so after every step and at the end, one function for each law.
 
+use crate::dialogues::{a_build_sees_the_answers_that_were_given, effects_are_done_once};
 use crate::model::{Expected, Subject};
 use crate::mortals::entries_that_are_over_are_told_once;
 use crate::peers::Peer;
@@ -89,9 +90,14 @@ impl World {
         self.trace.steps += 1;
 
         every_peer_has_one_session(self);
+        let mut dialogues = std::mem::take(&mut self.dialogues);
         let observed: Vec<_> = self.network.peers.iter().map(|p| observe(self, p)).collect();
         for o in &observed {
             state_is_what_the_lines_make_it(o);
+            if self.subject == Subject::Asks {
+                let seen = (o.peer, o.lines_run, o.view.state.as_deref());
+                a_build_sees_the_answers_that_were_given(self, &mut dialogues, seen);
+            }
             entries_are_what_the_lines_make_them(o);
             output_is_sent_or_waits(o);
             a_header_names_the_peer(o);
@@ -113,6 +119,7 @@ impl World {
         names_have_one_holder_and_never_a_dead_one(self, &observed);
         records_and_sessions_agree(self, &observed);
         limits_change_with_a_commit_alone(self);
+        self.dialogues = dialogues;
         self.each_session_has_one_build();
         self.nobody_reads_what_is_over();
     }
@@ -160,6 +167,7 @@ impl World {
         entries_that_are_over_are_told_once(self);
         self.check_datagrams();
         failed_turns_leave_nothing(self);
+        effects_are_done_once(self);
     }
 
     /// A counter in the table of counters.
@@ -240,6 +248,8 @@ fn state_is_what_the_lines_make_it(o: &Observed<'_>) {
             let json = greenroom_state::json::to_json(bytes).expect("MessagePack");
             assert_eq!(json["count"], count);
         }
+        // A law of its own looks at the whole record.
+        (Subject::Asks, _) => {}
     }
 }
 

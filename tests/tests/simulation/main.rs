@@ -25,6 +25,7 @@
 //! | `faults.rs` | a peer's reset, a kill and its takeover |
 //! | `framings.rs` | framings of the services, and what peers make of them |
 //! | `roads.rs` | roads that sessions come by: TCP, Unix, UDP, PROXY headers, TLS |
+//! | `dialogues.rs` | a service that asks its peers, its builds, and the laws of its answers |
 //! | `datagrams.rs` | datagrams of peers, and of the service itself |
 //! | `script.rs`, `verbs.rs` | the scripted service, and what each verb of a line does |
 //! | `model.rs` | what a session must be, computed apart from the host |
@@ -40,6 +41,7 @@ mod canaries;
 mod counts;
 mod damage;
 mod datagrams;
+mod dialogues;
 mod faults;
 mod framings;
 mod invariants;
@@ -69,6 +71,9 @@ const STEPS: usize = 1800;
 /// Seeds of a usual run.
 const SEEDS: Range<u64> = 0..60;
 
+/// Seeds of a usual run of dialogues.
+const SEEDS_OF_DIALOGUES: Range<u64> = 0..4;
+
 #[test]
 fn scripted_turns_survive_everything() {
     run_seeds(Subject::Script);
@@ -79,8 +84,14 @@ fn the_shipped_tally_survives_everything_through_the_abi() {
     run_seeds(Subject::Tally);
 }
 
+#[test]
+fn dialogues_see_the_answers_that_were_given_through_everything() {
+    run_seeds(Subject::Asks);
+}
+
 fn run_seeds(subject: Subject) {
-    let seeds = seeds();
+    let usual = if subject == Subject::Asks { SEEDS_OF_DIALOGUES } else { SEEDS };
+    let seeds = seeds(&usual);
     let (mut counts, mut lines) = (Counts::default(), String::new());
     for seed in seeds.clone() {
         let Ok((of_seed, trace)) = std::panic::catch_unwind(|| run_seed(seed, subject)) else {
@@ -94,7 +105,7 @@ fn run_seeds(subject: Subject) {
     if let Ok(file) = std::env::var("GREENROOM_TRACE") {
         std::fs::write(format!("{file}.{}", subject.name()), lines).expect("the trace is written");
     }
-    if seeds == SEEDS {
+    if seeds == usual {
         counts.assert_enough(subject);
     }
 }
@@ -109,12 +120,12 @@ fn run_seed(seed: u64, subject: Subject) -> (Counts, Trace) {
 }
 
 /// Seeds that the environment asks for, or the usual ones.
-fn seeds() -> Range<u64> {
+fn seeds(usual: &Range<u64>) -> Range<u64> {
     let var = |name: &str| std::env::var(name).ok();
     let one = var("GREENROOM_SEED").map(|s| s.parse::<u64>().expect("GREENROOM_SEED is a number"));
     let range = var("GREENROOM_SEEDS").map(|s| {
         let (from, to) = s.split_once("..").expect("GREENROOM_SEEDS is FROM..TO");
         from.parse().expect("a seed")..to.parse().expect("a seed")
     });
-    one.map(|seed| seed..seed + 1).or(range).unwrap_or(SEEDS)
+    one.map(|seed| seed..seed + 1).or(range).unwrap_or(usual.clone())
 }

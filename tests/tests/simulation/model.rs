@@ -10,6 +10,8 @@ pub(crate) enum Subject {
     Script,
     /// The shipped `tally`, through the real ABI.
     Tally,
+    /// The service of this test that asks its peers, through the real ABI.
+    Asks,
 }
 
 impl Subject {
@@ -17,7 +19,13 @@ impl Subject {
         match self {
             Subject::Script => "script",
             Subject::Tally => "tally",
+            Subject::Asks => "asks",
         }
+    }
+
+    /// Whether it has builds that fail at some lines.
+    pub(crate) fn has_flaws(self) -> bool {
+        self != Subject::Tally
     }
 }
 
@@ -34,6 +42,8 @@ pub(crate) struct Expected {
     pub(crate) named: BTreeSet<Vec<u8>>,
     /// Replies so far, without the generation, which the peer checks apart.
     pub(crate) replies: Vec<String>,
+    /// Number of answers, also those whose words the builds decide.
+    pub(crate) answers: usize,
     /// Longest line that its peer may send; 0: any.
     pub(crate) frame_max: u32,
     /// Silence that it is told of, in nanoseconds; 0: none.
@@ -56,6 +66,7 @@ impl Expected {
                     expected.count += 1;
                     expected.reply(line);
                 }
+                Subject::Asks => expected.answers += 1,
             }
         }
         expected
@@ -97,6 +108,7 @@ impl Expected {
     }
 
     fn reply(&mut self, text: &str) {
+        self.answers += 1;
         self.replies.push(format!("{} {text}", self.count));
     }
 }

@@ -1,5 +1,6 @@
 //! Peers and their connections: both directions, as the kernel would keep them.
 
+use crate::dialogues::Heard;
 use crate::framings;
 use crate::model::Subject;
 use crate::roads::{Road, TlsClient, proxy_header};
@@ -71,6 +72,8 @@ pub(crate) struct Peer {
     pub(crate) replies: usize,
     /// Generation that the last reply named.
     pub(crate) last_generation: u64,
+    /// Dialogues of its session, as it hears them.
+    pub(crate) heard_of: Heard,
     /// Number of the last shout that it heard on each topic, since it joined the topic.
     pub(crate) heard: BTreeMap<String, u64>,
     /// Bytes that the host read in all, as the kernel counts.
@@ -114,6 +117,7 @@ impl Peer {
             received: Vec::new(),
             replies: 0,
             last_generation: 0,
+            heard_of: Heard::default(),
             heard: BTreeMap::new(),
             read: 0,
             sent: 0,
@@ -261,7 +265,7 @@ impl World {
     /// Adds a peer on any road and in any framing that serves.
     pub(crate) fn arrive(&mut self) -> usize {
         let road = match self.rng.u8(0..6) {
-            // The shipped service closes no session, and such a peer can't.
+            // The others close no session, and such a peer can't.
             0 if self.subject == Subject::Script => Road::Udp,
             _ => Road::draw(&mut self.rng),
         };
@@ -360,6 +364,7 @@ impl World {
         let verbs: &[&str] = match self.subject {
             Subject::Script => verbs::VERBS,
             Subject::Tally => &["any"],
+            Subject::Asks => &["yes", "no", "well", "trip"],
         };
         let verb = match self.rng.choice(verbs) {
             // Rarely: it ends the conversation.
@@ -377,6 +382,8 @@ impl World {
             Some(other) => format!("{verb} {other}"),
             None if to_another => "add 1".into(),
             None if verb == "long" => verbs::long_line(),
+            // No two answers are alike.
+            None if self.subject == Subject::Asks => format!("{verb} {}", self.rng.u32(..)),
             None => format!("{verb} {}", self.rng.u8(..20)),
         }
     }
@@ -395,6 +402,7 @@ impl World {
         self.read(at, true);
         let peer = self.network.peers.swap_remove(at);
         self.check_closed(&peer);
+        self.count_dialogues(&peer);
     }
 
     /// Takes a peer away that left too much untaken. What it got so far is what it was to get.

@@ -1,6 +1,7 @@
 //! Laws of what a peer receives: shouts, replies, and the end of its session.
 
 use crate::canaries::candidates_answer_their_own_sessions;
+use crate::dialogues::a_turn_asks_what_its_build_asks;
 use crate::model::{Expected, Subject};
 use crate::peers::Peer;
 use crate::verbs::shout_len;
@@ -22,6 +23,20 @@ impl World {
             if let Some(shout) = line.strip_prefix('~') {
                 shouts_arrive_whole_once_and_in_order(peer, shout);
                 self.counts.shouts_heard += 1;
+                continue;
+            }
+            if self.subject == Subject::Asks {
+                let asked = a_turn_asks_what_its_build_asks(&mut self.dialogues, peer, &line);
+                if let Some(generation) = asked {
+                    generations_go_back_by_a_rollback_alone(
+                        peer,
+                        generation,
+                        rolled_back,
+                        self.builds.highest,
+                    );
+                    candidates_answer_their_own_sessions(&self.canaries, peer, generation);
+                    peer.last_generation = generation;
+                }
                 continue;
             }
             if self.subject == Subject::Script {
@@ -107,7 +122,7 @@ fn sessions_close_for_a_reason_that_the_peer_knows(peer: &Peer, expected: &Expec
 
 /// Each line that was to be answered was answered before the end of the stream.
 fn sessions_answer_everything_before_they_close(peer: &Peer, expected: &Expected) {
-    let all = peer.replies == expected.replies.len() && peer.echoed == peer.wrote.len();
+    let all = peer.replies == expected.answers && peer.echoed == peer.wrote.len();
     let by = (peer.road, peer.framing.kind(), peer.goodbye);
     assert!(all || peer.lossy, "session {} owes answers: {by:?}", peer.id);
 }

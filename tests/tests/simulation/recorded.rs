@@ -153,5 +153,6 @@ pub(crate) fn least(subject: Subject) -> u64 {
     match subject {
         Subject::Script => 10_000,
         Subject::Tally => 5_000,
+        Subject::Asks => 500,
     }
 }

@@ -1,6 +1,7 @@
 //! Reloads, probations and rollbacks, step by step, with a fate drawn for each.
 
 use crate::canaries::Purpose;
+use crate::dialogues;
 use crate::framings;
 use crate::model::Subject;
 use crate::mortals::MORTAL;
@@ -71,7 +72,7 @@ impl Builds {
 
     /// Framings in which the service is had over streams now.
     pub(crate) fn of_streams(&self, subject: Subject) -> Vec<Framing> {
-        if subject == Subject::Tally {
+        if subject != Subject::Script {
             return framings::of_any_service().to_vec();
         }
         let offered = self.serving.offered(subject).into_iter();
@@ -192,7 +193,7 @@ fn offer_with_count(subject: Subject, framings: Vec<Framing>, version: u32, coun
     let mortal = StateShape { version: 1, migrations: Vec::new(), downgrades: Vec::new(), ..shape.clone() };
     let tables = match subject {
         Subject::Script => vec![TableShape { name: MORTAL.into(), shape: mortal, hears_of_expiry: true }],
-        Subject::Tally => Vec::new(),
+        Subject::Tally | Subject::Asks => Vec::new(),
     };
     Offer { shape, endpoints, tables, ..Offer::new(subject.name(), framings[0]) }
 }
@@ -200,6 +201,11 @@ fn offer_with_count(subject: Subject, framings: Vec<Framing>, version: u32, coun
 /// Entry point of the shipped library, linked into this test.
 unsafe extern "C" fn echo_entry() -> *const abi::Library {
     echo::greenroom_entry()
+}
+
+/// Entry point of the library that asks, a part of this test.
+unsafe extern "C" fn asks_entry() -> *const abi::Library {
+    dialogues::greenroom_entry()
 }
 
 /// A service's build, turns, faults and sessions.
@@ -212,7 +218,7 @@ impl World {
     pub(crate) fn begin_random_reload(&mut self) {
         let mut fate = Fate::ALL[self.rng.usize(0..Fate::ALL.len())];
         // The previous build of a flawed one must read every state.
-        let reads_all = self.subject == Subject::Script && self.builds.serving.unreadable.is_none();
+        let reads_all = self.subject.has_flaws() && self.builds.serving.unreadable.is_none();
         // It also must have the framings of the flawed one.
         let serving = self.builds.serving.kinds;
         let is_alike = self.builds.previous.as_ref().is_none_or(|p| p.facts.kinds == serving);
@@ -358,7 +364,7 @@ impl World {
         }
         let was = self.known();
         // A build that cannot read every state is no help to the next one.
-        let helps = self.subject == Subject::Script && was.facts.unreadable.is_none();
+        let helps = self.subject.has_flaws() && was.facts.unreadable.is_none();
         // A turn of a framing that one of both lacks is no evidence against the other.
         let before = self.builds.previous.as_ref().map_or(was.facts.kinds, |p| p.facts.kinds);
         let is_alike = [was.facts.kinds, before] == [next.kinds; 2];
@@ -395,6 +401,10 @@ impl World {
     pub(crate) fn services_of(&self, known: &Known, flawed: bool) -> Vec<(Offer, Box<dyn Code>)> {
         match self.subject {
             Subject::Script => known.services(flawed),
+            Subject::Asks => {
+                let code = self.asks(known.build.generation, flawed);
+                vec![(offer(self.subject, &known.facts), code)]
+            }
             Subject::Tally => {
                 vec![(offer(self.subject, &known.facts), self.code(&known.build, known.facts.unreadable))]
             }
@@ -417,7 +427,16 @@ impl World {
                 let made = made.expect("instances");
                 made.into_iter().find(|(o, _)| o.name == "tally").expect("tally").1
             }
+            Subject::Asks => self.asks(build.generation, self.builds.flawed),
         }
+    }
+
+    /// Code of the service that asks, in a generation.
+    fn asks(&self, generation: u64, flawed: bool) -> Box<dyn Code> {
+        let settings = dialogues::settings(self.builds.serving.seed, generation, flawed);
+        let settings = BTreeMap::from([(self.subject.name().to_owned(), settings)]);
+        let library = Library::from_entry(asks_entry).expect("the table");
+        library.create(&settings, self.host.board).expect("an instance").swap_remove(0).1
     }
 
     // --- probation ------------------------------------------------------------------------------

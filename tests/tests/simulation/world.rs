@@ -3,6 +3,7 @@
 use crate::canaries::Canaries;
 use crate::counts::Counts;
 use crate::datagrams::Datagrams;
+use crate::dialogues::Dialogues;
 use crate::faults::KillPoint;
 use crate::model::Subject;
 use crate::mortals::Mortals;
@@ -35,6 +36,7 @@ pub(crate) struct World {
     pub(crate) host: Host,
     pub(crate) network: Network,
     pub(crate) datagrams: Datagrams,
+    pub(crate) dialogues: Dialogues,
     /// Records of TLS that the host sealed.
     pub(crate) sealed: SealedRecords,
     pub(crate) builds: Builds,
@@ -168,6 +170,7 @@ impl World {
             host: Host::new(first_limits(subject), &sealed),
             network: Network::default(),
             datagrams: Datagrams::default(),
+            dialogues: Dialogues::of_seed(seed),
             sealed,
             builds: Builds::new(seed),
             canaries: Canaries::default(),
