@@ -149,6 +149,12 @@ fn core(word: &str) -> (&str, &str) {
 fn mask_of(word: &str, before: &str) -> String {
     let (core, end) = core(word);
     let begin = &word[..word.len() - core.len() - end.len()];
+    // The copy of the SDK is named by its content.
+    if let Some((data, copy)) = core.split_once("/greenroom/sdk/")
+        && let Some((_, file)) = copy.split_once('/')
+    {
+        return format!("{begin}{data}/greenroom/sdk/COPY/{file}{end}");
+    }
     let is_hex = |len: usize| core.len() == len && core.bytes().all(|b| b.is_ascii_hexdigit());
     let is_number = !core.is_empty() && core.bytes().all(|b| b.is_ascii_digit());
     let is_clock = core.len() >= 12 && core.as_bytes()[2] == b':' && core.as_bytes()[8] == b'.';
@@ -422,6 +428,7 @@ fn words_that_differ_are_replaced_and_no_others() {
         ),
         (" 1      v1  2026-11-27T00:00:00.000Z", " 1  v1  DATE"),
         ("build 9327ac07e219; 12 sessions", "build HASH; 12 sessions"),
+        ("in DIR/greenroom/sdk/0.1.0-00ff/a/b.md.", "in DIR/greenroom/sdk/COPY/a/b.md."),
     ] {
         assert_eq!(masked(line), wanted);
     }
