@@ -216,6 +216,8 @@ fn commands_print_what_they_always_have() {
     // Behind the tables: a member of the room has the service run turns by the clock.
     recordings(&host);
     checks(&host, &next);
+    metrics(&host);
+    crates(&host);
 }
 
 fn tables(host: &Host) {
@@ -364,6 +366,45 @@ fn checks(host: &Host, next: &Path) {
     t.run(&["console"]);
     t.run(&["--runtime", none.to_str().expect("text"), "status"]);
     t.check("checks.txt");
+}
+
+/// Metrics without their values. Of histograms, their buckets are left out.
+fn metrics(host: &Host) {
+    let mut t = Transcript::of(host);
+    for args in [&["metrics"][..], &["metrics", "--prometheus"]] {
+        let out = host.cli(args);
+        let text = String::from_utf8_lossy(&out.stdout);
+        let mut stdout = String::new();
+        for line in text.lines().filter(|line| !line.contains("_bucket{")) {
+            let value = line.rsplit_once(' ').filter(|_| !line.starts_with('#'));
+            stdout += &value.map_or_else(|| line.to_owned(), |(name, _)| format!("{name} VALUE"));
+            stdout += "\n";
+        }
+        t.note(args, "", &Output { stdout: stdout.into_bytes(), ..out });
+    }
+    t.check("metrics.txt");
+}
+
+/// Crates of handlers that are made.
+fn crates(host: &Host) {
+    let mut t = Transcript::of(host);
+    let path = |name: &str| host.dir().join(name).display().to_string();
+    for (name, more) in [
+        ("hello", &[][..]),
+        ("hello", &[]),
+        ("web", &["--kind", "websocket"]),
+        ("in-c", &["--kind", "c", "--port", "4200"]),
+        ("Hello", &[]),
+        ("other", &["--kind", "java"]),
+    ] {
+        let path = path(name);
+        let args = [&["new", &path], more].concat();
+        let out = host.command(&args).env("XDG_DATA_HOME", host.dir().join("data")).output();
+        t.note(&args, "", &out.expect("greenroom"));
+    }
+    t.run(&["dev", &path("nowhere")]);
+    t.run(&["dev", &path("data")]);
+    t.check("new.txt");
 }
 
 #[test]

@@ -61,6 +61,39 @@ fn what_two_builds_would_share_is_refused() {
     }
 }
 
+/// A library of the system's needs one that lies elsewhere. In a namespace of its own, as the
+/// folders of the system are nobody's to try things in.
+#[test]
+fn what_a_library_of_the_system_needs_elsewhere_is_refused() {
+    let base = tempfile::tempdir().expect("a directory");
+    let dir = base.path();
+    compile_c("upper.c", &["-Wl,-soname,libhelper.so"], &dir.join("libhelper.so"));
+    let (beside, rpath) = (format!("-L{}", dir.display()), format!("-Wl,-rpath,{}", dir.display()));
+    let needs = ["-Wl,--no-as-needed", &beside, "-lhelper", &rpath, "-Wl,-soname,libmiddle.so"];
+    compile_c("upper.c", &needs, &dir.join("libmiddle.so"));
+    let upper = build(dir, "needs", &["-Wl,--no-as-needed", &beside, "-lmiddle"]);
+    let mut command = in_namespace();
+    command.arg("mount -t tmpfs none /usr/local/lib; cp \"$1\" /usr/local/lib; shift; exec \"$@\"");
+    command.arg("sh").arg(dir.join("libmiddle.so")).arg(built("greenroom")).arg("check").arg(&upper);
+    let out = command.output().expect("unshare");
+    let said = String::from_utf8_lossy(&out.stderr);
+    let why = format!(
+        "it needs libmiddle.so, which needs libhelper.so, which is {} and outside the system's folders",
+        dir.canonicalize().expect("a directory").join("libhelper.so").display()
+    );
+    assert!(out.status.code() == Some(1) && said.contains(&why), "{said}");
+}
+
+/// Shell that may mount what it likes, and waits for its script. Without root, the namespace is
+/// that of a user namespace, in which everybody is root.
+fn in_namespace() -> Command {
+    // SAFETY: the call has no preconditions.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    let mut command = Command::new("unshare");
+    command.args([if is_root { "-m" } else { "-rm" }, "sh", "-ec"]);
+    command
+}
+
 /// Each build takes a part of what a process has for all, and none gives it back.
 #[test]
 fn a_fresh_worker_goes_on_before_thread_local_storage_ends() {
@@ -120,11 +153,7 @@ fn a_small_disk_for_copies_takes_reload_after_reload() {
     let (copies, config) = (dir.path().join("copies"), dir.path().join("greenroom.toml"));
     std::fs::create_dir(&copies).expect("a directory");
     std::fs::write(&config, "[limits]\nprobation_ms = 0\nbuilds_kept = 0\n").expect("a file");
-    // Without root, the namespace is that of a user namespace, in which everybody is root.
-    // SAFETY: the call has no preconditions.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    let mut command = Command::new("unshare");
-    command.args([if is_root { "-m" } else { "-rm" }, "sh", "-ec"]);
+    let mut command = in_namespace();
     // A page more for each copy and for the lock.
     command.arg(format!(
         "mount -t tmpfs -o mode=0700,size={} none \"$1\"; shift; exec \"$@\"",

@@ -8,7 +8,7 @@ use greenroom_tests::{built, root, wait_for};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -55,6 +55,11 @@ impl Dev {
     fn start(dir: &Path, listen: &str) -> Dev {
         let mut command = command(built("greenroom"), dir);
         command.args(["dev", "--listen", listen]).stdin(Stdio::null());
+        Dev::of(command)
+    }
+
+    /// Starts it by a command.
+    fn of(mut command: Command) -> Dev {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("greenroom dev");
         let said = Arc::<Mutex<String>>::default();
         hear(child.stdout.take().expect("a pipe"), said.clone());
@@ -195,6 +200,9 @@ fn play(play: Play) -> (tempfile::TempDir, Dev) {
     let name = format!("newcomer_{}", play.kind);
     let made = new(dir.path(), &[&name, "--kind", play.kind]);
     assert!(made.status.success(), "{}", complaint(&made));
+    let told = String::from_utf8_lossy(&made.stdout);
+    let book = told.lines().find_map(|line| line.strip_prefix("The book for authors: "));
+    assert!(book.is_some_and(|book| Path::new(book).is_file()), "{told}");
     let home = dir.path().join(&name);
     let scheme = if play.kind == "udp" { "udp://" } else { "" };
     let dev = Dev::start(&home, &format!("{name}={scheme}127.0.0.1:0"));
@@ -357,6 +365,87 @@ fn a_handler_in_c_is_made_served_and_changed_and_leaves_no_host_behind() {
         });
     }
     fs::remove_dir_all(runtime).expect("the directory of a host that nobody tidied up for");
+}
+
+/// The desk on a bad day: a port that is taken, settings that are refused, a second command, and an
+/// edit while a build runs.
+#[test]
+fn mishaps_at_the_desk_are_told_and_the_build_before_serves_on() {
+    let dir = tempfile::tempdir().expect("an empty folder");
+    let name = "newcomer_desk";
+    assert!(new(dir.path(), &[name, "--kind", "c"]).status.success());
+    let home = dir.path().join(name);
+    let [source, config, makefile, words] =
+        ["handler.c", "greenroom.toml", "Makefile", "words.txt"].map(|file| home.join(file));
+    let edit = |file: &Path, from: &str, to: &str| {
+        let text = fs::read_to_string(file).expect("a file");
+        assert!(text.contains(from), "{text}");
+        fs::write(file, text.replace(from, to)).expect("an edit");
+    };
+
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("its address");
+    let dev = Dev::start(&home, &format!("{name}={addr}"));
+    dev.wait("another process has that address: end it");
+    drop(taken);
+    // A file of the settings that begins with `bad`, in base64, is refused.
+    let refuses = "if (config.len != 2) { /* anything but {} */\n        error.put(error.ctx, (gr_bytes)TEXT(\"newcomer_desk has no settings\"));";
+    edit(
+        &source,
+        refuses,
+        "int bad = 0;\n    for (size_t i = 0; i + 4 <= config.len; i++) bad |= !memcmp(config.ptr + i, \"YmFk\", 4);\n    \
+         if (bad) {\n        error.put(error.ctx, (gr_bytes)TEXT(\"words.txt:1: a bad word\"));",
+    );
+    dev.wait("export GREENROOM_RUNTIME=");
+    let mut ask = lines(addr);
+    assert_eq!(ask("one"), "1: one");
+
+    // The file of the settings comes together with the source that will not do without it.
+    edit(&config, "# listen =", "settings = { words = { read_file = \"words.txt\" } }\n# listen =");
+    dev.wait("words.txt can't be opened");
+    fs::write(&words, "good").expect("a file");
+    edit(&source, "int bad = 0;", "int bad = config.len == 2;");
+    dev.wait("newcomer_desk generation 3: 1 session kept");
+    fs::write(&words, "bad").expect("an edit");
+    dev.wait("generation 3 serves on: service newcomer_desk: words.txt:1: a bad word");
+    assert_eq!(ask("two"), "2: two");
+    fs::write(&words, "better").expect("an edit");
+    dev.wait("newcomer_desk generation 4: 1 session kept");
+    // A refusal without a place of its own gets that of the settings.
+    let line = fs::read_to_string(&config).expect("a file").lines().position(|l| l.starts_with("settings"));
+    let place = format!("the settings of {name}: {}:{}\n", config.display(), line.expect("settings") + 1);
+    dev.wait(&place);
+    assert_eq!(dev.said().matches("WARN").count(), 0, "{}", dev.said());
+
+    let second = command(built("greenroom"), &home).arg("dev").output().expect("greenroom dev");
+    let said = complaint(&second);
+    assert!(second.status.code() == Some(1) && said.contains("serves") && said.contains("already"), "{said}");
+
+    // The compiler has read the source when it changes again.
+    let [hold, compiled] = ["hold", "compiled"].map(|file| home.join(file));
+    fs::write(&hold, "").expect("a file");
+    edit(&makefile, "\tmv ", "\ttouch compiled; while [ -e hold ]; do sleep 0.02; done\n\tmv ");
+    wait_for("a build", || compiled.exists().then_some(()));
+    edit(&source, "%u: ", "%u! ");
+    fs::remove_file(&hold).expect("the build goes on");
+    dev.wait("newcomer_desk generation 5: 1 session kept");
+    assert_eq!(ask("three"), "3! three");
+    assert_eq!(dev.end(libc::SIGINT), Some(0));
+
+    // Keys of a terminal.
+    let mut terminal = command("script", &home);
+    let run = format!("{} dev --listen {name}=127.0.0.1:0", built("greenroom").display());
+    let mut dev = Dev::of({
+        terminal.args(["-qefc", &run, "/dev/null"]).stdin(Stdio::piped());
+        terminal
+    });
+    dev.wait("q ends it, r builds anew");
+    dev.wait("export GREENROOM_RUNTIME=");
+    let mut keys = dev.child.stdin.take().expect("a pipe");
+    keys.write_all(b"xr").expect("keys");
+    dev.wait("generation 1: nothing has changed");
+    keys.write_all(b"q").expect("a key");
+    assert_eq!(dev.child.wait().expect("its end").code(), Some(0));
 }
 
 #[test]

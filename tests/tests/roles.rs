@@ -6,7 +6,7 @@ use greenroom_tests::fixture::install;
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
 use serde_json::{Value, json};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -182,6 +182,57 @@ fn others_have_the_role_that_the_configuration_in_force_gives() {
     wait_for("closed modes", || ((mode(&run), mode(&socket)) == (0o700, 0o600)).then_some(()));
     let out = bench.run_as(STRANGER, "", &["status"]);
     assert_eq!(out.status.code(), Some(3), "{out:?}");
+}
+
+/// Readers that take all places that they may have keep no operator from a change, neither in the
+/// keeper nor in the worker.
+#[test]
+fn readers_leave_places_to_those_who_change_something() {
+    let bench = Bench::serve();
+    let mut client = Client::connect(bench.host.addr("tally"));
+    assert_eq!(client.ask("x"), "1 x");
+    let socket = bench.host.runtime().join("admin.sock");
+    // Without root there is no other user. Commands that only look have readers' places, too.
+    let callers = |count| {
+        let socket = socket.clone();
+        let connect = move || (0..count).map(|_| UnixStream::connect(&socket).expect("the socket")).collect();
+        match is_root() {
+            true => {
+                let socket = bench.host.runtime().join("admin.sock");
+                std::thread::spawn(move || connect_as(70001, &socket, count)).join().expect("a thread")
+            }
+            false => connect(),
+        }
+    };
+    // A build on probation, whose end readers wait for.
+    let next = [std::fs::read(built("libecho.so")).expect("a library"), vec![0]].concat();
+    std::fs::write(bench.dir.path().join("next.so"), next).expect("a library");
+    install(&bench.dir.path().join("next.so"), &bench.dir.path().join("libecho.so"));
+    bench.does(&["reload", "echo"]);
+    let history = bench.host.cli(&["history", "--json"]).stdout;
+    let history: Value = serde_json::from_slice(&history).expect("JSON");
+    let line = &history.as_array().expect("lines").last().expect("a line")["line"];
+    let waiting: Vec<_> = (0..24)
+        .map(|_| {
+            let mut caller = callers(1).pop().expect("a caller");
+            writeln!(caller, "{{\"await\":{line}}}").expect("a request");
+            caller
+        })
+        .collect();
+    let too_many = ["24 commands are under way already"];
+    wait_for("readers in all their places", || {
+        (!bench.host.cli(&["sessions"]).status.success()).then_some(())
+    });
+    fails(&bench.host.cli(&["sessions"]), &too_many);
+    let silent = is_root().then(|| callers(24));
+    if is_root() {
+        fails(&bench.run_as(READER, "", &["status"]), &too_many);
+    }
+    bench.does(&["session", "message", "1", "hello"]);
+    bench.does(&["status"]);
+    assert_eq!(client.line().as_deref(), Some("hello"));
+    drop((waiting, silent));
+    wait_for("places for readers", || bench.host.cli(&["sessions"]).status.success().then_some(()));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Code of the book, `handlers/book`: each block is compiled and run as a doc test. One page is not
 //! here, `five-minutes.md`: it shows parts of what `greenroom new` makes.
 //!
-//! Only doc tests see it: the SDK that `greenroom new` lays down comes without the book.
+//! Only doc tests see it. `greenroom new` lays the book down beside the SDK.
 
 /// Has the code of a page tested.
 macro_rules! page {

@@ -6,6 +6,17 @@ use serde_json::Value;
 
 /// Type that has a schema: any that implements [`JsonSchema`]. The host compares the schemas of
 /// two builds, so it knows when states must be migrated.
+///
+/// ```
+/// use greenroom_handler::HasSchema;
+///
+/// #[derive(schemars::JsonSchema)]
+/// struct Count {
+///     lines: u64,
+/// }
+///
+/// assert_eq!(Count::schema()["properties"]["lines"]["type"], "integer");
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no schema, so the host can't compare it with the one of another build",
     label = "needs `#[derive(schemars::JsonSchema)]`",
@@ -24,6 +35,23 @@ impl<T: JsonSchema> HasSchema for T {
 }
 
 /// Type that settings are read as: any that implements [`DeserializeOwned`].
+///
+/// ```
+/// use greenroom_handler::Settings;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Room {
+///     topic: String,
+///     #[serde(default)]
+///     seats: u32,
+/// }
+///
+/// // The host passes `[service.room.settings]` as JSON.
+/// let room = Room::read(br#"{"topic": "cats"}"#).unwrap();
+/// assert_eq!((room.topic.as_str(), room.seats), ("cats", 0));
+/// let why = Room::read(br#"{"seats": 3}"#).err().unwrap();
+/// assert!(why.contains("missing field `topic`"));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be read from the settings of a service",
     label = "needs `#[derive(serde::Deserialize)]`",
@@ -37,8 +65,9 @@ pub trait Settings: Sized {
 #[diagnostic::do_not_recommend]
 impl<T: DeserializeOwned> Settings for T {
     fn read(text: &[u8]) -> Result<T, String> {
-        let read = serde_json::from_slice(text);
-        read.map_err(|e| match e.to_string() {
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let read = serde_path_to_error::deserialize(&mut json);
+        read.map_err(|e| match in_words(&e) {
             // No settings of any file would do: the mistake is the author's.
             why if why.starts_with("invalid type: map, expected")
                 && text.trim_ascii_start().starts_with(b"{}") =>
@@ -48,6 +77,15 @@ impl<T: DeserializeOwned> Settings for T {
             why => why,
         })
     }
+}
+
+/// Words of an error of settings: the key, if it is known, and the reason. The line is that of a
+/// text which nobody wrote.
+fn in_words(e: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let (key, why) = (e.path().to_string(), e.inner().to_string());
+    let why = why.rsplit_once(" at line ").map_or(&*why, |(why, _)| why);
+    let says_it = key == "." || key == "?" || why.starts_with("unknown field");
+    if says_it { why.to_owned() } else { format!("{key}: {why}") }
 }
 
 /// Service that is made of its settings: any that implements `From` of them.
@@ -81,6 +119,8 @@ mod tests {
             assert!(why.contains("`type Config` must be a struct with named fields"), "{why}");
         }
         assert!(NoConfig::read(b"{}").is_ok());
-        assert!(NoConfig::read(b"{\"a\": 1}").unwrap_err().contains("unknown field `a`"));
+        assert!(NoConfig::read(b"{\"a\": 1}").unwrap_err().starts_with("unknown field `a`"));
+        let of_a_key = std::collections::BTreeMap::<String, Vec<u8>>::read(b"{\"a\": [1, true]}");
+        assert_eq!(of_a_key.unwrap_err(), "a[1]: invalid type: boolean `true`, expected u8");
     }
 }

@@ -14,6 +14,34 @@ use std::ops::{Deref, DerefMut};
 /// Bytes of a value or in a state. In memory they are a `Vec<u8>`; stored, they are one piece.
 ///
 /// A stored list of numbers, which a `Vec<u8>` was, is read as bytes, too.
+///
+/// ```
+/// use greenroom_handler::testing::TestHost;
+/// use greenroom_handler::{Bytes, Handler, Result, Turn, handler};
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// struct Upload {
+///     data: Bytes,
+/// }
+///
+/// struct Store;
+/// #[handler]
+/// impl Handler for Store {
+///     const SERVICE: &'static str = "store";
+///     type State = Upload;
+///     fn message(&self, turn: &mut Turn<Upload>, bytes: &[u8]) -> Result {
+///         // A `Bytes` is used as the `Vec<u8>` in it.
+///         turn.state.data.extend_from_slice(bytes);
+///         turn.send_line(format!("{} bytes", turn.state.data.len()));
+///         Ok(())
+///     }
+/// }
+///
+/// let mut host = TestHost::<Store>::new("{}").unwrap();
+/// let peer = host.open();
+/// assert_eq!(host.line(peer, b"\xff\xfe"), "2 bytes\n");
+/// assert_eq!(host.state(peer).data, Bytes::from(&b"\xff\xfe"[..]));
+/// ```
 #[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub Vec<u8>);
 

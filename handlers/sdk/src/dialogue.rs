@@ -40,6 +40,15 @@ use serde::de::DeserializeOwned;
 
 /// Result of a function that asks. `?` hands on a question that waits for its answer, and any
 /// error.
+///
+/// ```
+/// use greenroom_handler::{Dialogue, Step};
+///
+/// /// A part of a dialogue is a function, too.
+/// fn year<S>(d: &mut Dialogue<S>) -> Step<u16> {
+///     d.ask_until("Year? ", |line| line.parse().map_err(|_| "Four digits, please."))
+/// }
+/// ```
 pub type Step<T = ()> = Result<T, Fault>;
 
 /// Runs of one dialogue that a turn may take. More are a loop that asks nothing.
@@ -103,6 +112,72 @@ enum How {
     Hidden,
 }
 
+/// Ways to ask, and to act once.
+///
+/// ```
+/// use greenroom_handler::testing::Conversation;
+/// use greenroom_handler::{Dialogue, Handler, Result, Step, Talk, Turn, handler};
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// struct Guest {
+///     talk: Talk,
+///     items: Vec<String>,
+/// }
+///
+/// fn order(d: &mut Dialogue<Guest>) -> Step {
+///     let who = d.ask_line("Your name, please.")?;
+///     if d.ask_hidden("PIN? ")? != "1234" {
+///         d.say("That is not it.");
+///         // From the top again, with nothing recorded.
+///         return d.forget();
+///     }
+///     // A round that is over is forgotten: the record of a long list does not grow.
+///     d.rounds(|d| {
+///         let item = d.named("item").ask("Item? ")?;
+///         if item.is_empty() {
+///             return Ok(Some(()));
+///         }
+///         d.named("add").once(|turn| Ok(turn.state.items.push(item)))?;
+///         Ok(None)
+///     })?;
+///     d.say(format!("{}: {}", who, d.state().items.join(", ")));
+///     d.named("end").once(|turn| Ok(turn.close()))
+/// }
+///
+/// struct Shop;
+/// #[handler]
+/// impl Handler for Shop {
+///     const SERVICE: &'static str = "shop";
+///     type State = Guest;
+///     fn opened(&self, turn: &mut Turn<Guest>) -> Result {
+///         turn.talk(|guest| &mut guest.talk, None, order).map(drop)
+///     }
+///     fn message(&self, turn: &mut Turn<Guest>, line: &[u8]) -> Result {
+///         turn.talk(|guest| &mut guest.talk, Some(line), order).map(drop)
+///     }
+/// }
+///
+/// Conversation::<Shop>::new("{}").plays("
+///     ann opens
+///     ann hears Your name, please.
+///     ann says ann
+///     ann hears PIN?
+///     ann says 1
+///     ann hears That is not it.
+///     ann hears Your name, please.
+///     ann says ann
+///     ann hears PIN?
+///     ann says 1234
+///     ann hears Item?
+///     ann says tea
+///     ann hears Item?
+///     ann says milk
+///     ann hears Item?
+///     ann says
+///     ann hears ann: tea, milk
+///     ann is closed
+/// ");
+/// ```
 impl<'t, S> Dialogue<'_, 't, S> {
     /// Asks, and returns the answer, a line without its end. Bytes that are not UTF-8 become
     /// U+FFFD. The prompt is sent as [`Turn::prompt`] does.
@@ -292,6 +367,21 @@ impl<'t, S> Dialogue<'_, 't, S> {
 }
 
 /// Question or `once` with a name: [`Dialogue::named`].
+///
+/// ```
+/// use greenroom_handler::{Dialogue, Step, Turn};
+///
+/// /// With names, prompts may be reworded, and questions added, while sessions are in the middle.
+/// fn enter(d: &mut Dialogue<u8>) -> Step {
+///     let name = d.named("name").ask("Your name: ")?;
+///     let greeting = format!("Hello {name}. New here?");
+///     let is_new = d.named("new").ask_line(greeting)? == "yes";
+///     let prompt = if is_new { "Choose a password: " } else { "Password: " };
+///     let _password = d.named("password").ask_hidden(prompt)?;
+///     let age = d.named("age").ask_until("Age: ", |line| line.parse().map_err(|_| "A number."))?;
+///     d.named("keep").once(|turn| Ok(*turn.state = age))
+/// }
+/// ```
 pub struct Named<'n, 't, S> {
     name: &'n str,
     turn: &'n mut Turn<'t, S>,

@@ -15,6 +15,38 @@ impl<'t, S> Turn<'t, S> {
     ///
     /// The record is empty behind the end, so another call begins anew. If the function fails, the
     /// turn does, and the same question waits on.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::TestHost;
+    /// use greenroom_handler::{Dialogue, Handler, Result, Step, Talk, Turn, handler};
+    ///
+    /// fn sum(d: &mut Dialogue<Talk>) -> Step<i64> {
+    ///     let read = |line: &str| line.parse::<i64>().map_err(|_| "A number.");
+    ///     let (a, b) = (d.ask_until("a = ", read)?, d.ask_until("b = ", read)?);
+    ///     Ok(a.saturating_add(b))
+    /// }
+    ///
+    /// struct Adder;
+    /// #[handler]
+    /// impl Handler for Adder {
+    ///     const SERVICE: &'static str = "adder";
+    ///     type State = Talk;
+    ///     fn message(&self, turn: &mut Turn<Talk>, line: &[u8]) -> Result {
+    ///         // The first line begins the dialogue, the others answer.
+    ///         let answer = turn.state.waits().then_some(line);
+    ///         if let Some(sum) = turn.talk(|talk| talk, answer, sum)? {
+    ///             turn.send_line(sum.to_string());
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut host = TestHost::<Adder>::new("{}").unwrap();
+    /// let peer = host.open();
+    /// assert_eq!(host.line(peer, "add"), "a = ");
+    /// assert_eq!(host.line(peer, "3"), "b = ");
+    /// assert_eq!(host.line(peer, "4"), "7\n");
+    /// ```
     pub fn talk<T>(
         &mut self,
         record: fn(&mut S) -> &mut Talk,

@@ -23,6 +23,34 @@ pub(crate) const ASKS: u32 = 0;
 ///
 /// The type implements no `Error`: otherwise the conversion from every error would collide with
 /// that from itself.
+///
+/// ```
+/// use greenroom_handler::testing::TestHost;
+/// use greenroom_handler::{Fault, Handler, Result, Turn, handler};
+///
+/// struct Purse;
+/// #[handler]
+/// impl Handler for Purse {
+///     const SERVICE: &'static str = "purse";
+///     type State = i64;
+///     fn message(&self, turn: &mut Turn<i64>, line: &[u8]) -> Result {
+///         let sum: i64 = String::from_utf8_lossy(line).parse()?;
+///         *turn.state += sum;
+///         if *turn.state < -10 {
+///             return Err(Fault::new("too deep in debt").tell("Good-bye.").close());
+///         }
+///         turn.send_line(turn.state.to_string());
+///         Ok(())
+///     }
+/// }
+///
+/// let mut host = TestHost::<Purse>::new("{}").unwrap();
+/// let peer = host.open();
+/// assert_eq!(host.line(peer, "5"), "5\n");
+/// assert_eq!(host.line(peer, "-100"), "Good-bye.\n");
+/// // The turn failed, so it changed nothing.
+/// assert_eq!((host.state(peer), host.is_closed(peer)), (5, true));
+/// ```
 pub struct Fault {
     /// Kind, a number of [`greenroom_state::abi::fault`].
     pub(crate) kind: u32,

@@ -10,6 +10,42 @@ use serde::Deserialize;
 /// anew with the new content, as for any change of settings. An error of
 /// [`Handler::new`](crate::Handler::new) refuses that, and the old content goes on: name the line
 /// that is wrong.
+///
+/// ```
+/// use greenroom_handler::{File, Handler, handler};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Config {
+///     /// In the host's file: `users = { read_file = "users.txt" }`.
+///     users: File,
+/// }
+///
+/// struct Door {
+///     users: Vec<String>,
+/// }
+///
+/// #[handler]
+/// impl Handler for Door {
+///     const SERVICE: &'static str = "door";
+///     type Config = Config;
+///     fn new(Config { users: file }: Config) -> Result<Door, String> {
+///         let mut users = Vec::new();
+///         for (line, number) in file.text()?.lines().zip(1..) {
+///             let Some((name, _)) = line.split_once(':') else {
+///                 return Err(format!("{}:{number}: no colon", file.path()));
+///             };
+///             users.push(name.to_owned());
+///         }
+///         Ok(Door { users })
+///     }
+/// }
+///
+/// let good = File::new("users.txt", "ann:1\nbob:2\n", "0f3a");
+/// assert_eq!((good.bytes().len(), good.hash()), (12, "0f3a"));
+/// assert_eq!(Door::new(Config { users: good }).unwrap().users, ["ann", "bob"]);
+/// let bad = Config { users: File::new("users.txt", "ann:1\nbob\n", "") };
+/// assert_eq!(Door::new(bad).err().unwrap(), "users.txt:2: no colon");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Held")]
 pub struct File {

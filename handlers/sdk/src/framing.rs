@@ -6,6 +6,27 @@ use std::fmt;
 /// Framing of a service's stream: how it is cut into messages, and how messages are sent.
 ///
 /// Each send is one message. Bad parameters refuse the library, with the reason.
+///
+/// ```
+/// use greenroom_handler::testing::TestHost;
+/// use greenroom_handler::{Framing, Handler, Result, Turn, handler};
+///
+/// struct Echo;
+/// #[handler]
+/// impl Handler for Echo {
+///     const SERVICE: &'static str = "echo";
+///     const FRAMING: Framing = Framing::Delimiter { delimiter: b"\0", bytes_max: 4096 };
+///     fn message(&self, turn: &mut Turn, message: &[u8]) -> Result {
+///         turn.send_line(format!("{} bytes", message.len()));
+///         Ok(())
+///     }
+/// }
+///
+/// let mut host = TestHost::<Echo>::new("{}").unwrap();
+/// let peer = host.open();
+/// host.send(peer, "one\0three\0f");
+/// host.expect(peer, "3 bytes\n5 bytes\n");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Framing {
@@ -87,6 +108,54 @@ pub enum Framing {
 
 /// Endpoint: a port with a framing. At most one of each kind, as operators name endpoints by
 /// their kind. Its longest message is that of [`crate::Handler::FRAMING`].
+///
+/// ```
+/// use greenroom_handler::testing::Conversation;
+/// use greenroom_handler::{ByteOrder, Endpoint, Framing, Handler, Prefix, Result, Turn, handler};
+///
+/// struct Room;
+/// #[handler]
+/// impl Handler for Room {
+///     const SERVICE: &'static str = "room";
+///     const PORT: u16 = 4100;
+///     const ENDPOINTS: &'static [Endpoint] = &[
+///         Endpoint::telnet(4101),
+///         // A peer that asks for the subprotocol `chat` gets it.
+///         Endpoint::websocket(4102, &["chat"]),
+///         Endpoint::udp_sessions(4103),
+///         Endpoint::delimiter(4104, b"\0"),
+///     ];
+///     fn message(&self, turn: &mut Turn, _: &[u8]) -> Result {
+///         let by = turn.fact("endpoint").unwrap_or_default();
+///         turn.send_line(by);
+///         Ok(())
+///     }
+/// }
+///
+/// Conversation::<Room>::new("{}").plays("
+///     ann opens
+///     ann says hello
+///     ann hears line
+///     bob opens telnet
+///     bob says hello
+///     bob hears telnet
+///     eve opens ws
+///     eve says hello
+///     eve hears ws
+/// ");
+///
+/// // The other kinds.
+/// const MORE: [Endpoint; 6] = [
+///     Endpoint::lines(4105),
+///     Endpoint::raw(4106),
+///     // Datagrams of the service itself, without sessions.
+///     Endpoint::udp(4107),
+///     // Two bytes of length, the high one first; or a length of any form.
+///     Endpoint::length_prefix(4108, 2, ByteOrder::Big),
+///     Endpoint::prefixed(4109, Prefix::base_128(4)),
+///     Endpoint::new(4110, Framing::Telnet { bytes_max: 0 }),
+/// ];
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
     /// Port on loopback, unless the operator says otherwise; 0: none.
@@ -153,6 +222,15 @@ impl Endpoint {
 }
 
 /// Byte order of a number.
+///
+/// ```
+/// use greenroom_handler::{ByteOrder, Endpoint};
+///
+/// // 00 05 h e l l o
+/// const BIG: Endpoint = Endpoint::length_prefix(4108, 2, ByteOrder::Big);
+/// // 05 00 h e l l o
+/// const LITTLE: Endpoint = Endpoint::length_prefix(4108, 2, ByteOrder::Little);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ByteOrder {
     /// Most significant byte first, as network protocols mostly have it.
@@ -213,6 +291,57 @@ impl Prefix {
 /// that is in the middle of one.
 ///
 /// A panic, or an answer that makes no sense, closes the session and counts as a failed turn.
+///
+/// ```
+/// use greenroom_handler::testing::TestHost;
+/// use greenroom_handler::{CustomFraming, Cut, Endpoint, FramingState, Handler};
+/// use greenroom_handler::{Result, Turn, handler};
+///
+/// /// Netstrings: `5:hello,`.
+/// struct Netstring;
+/// impl CustomFraming for Netstring {
+///     fn version(&self) -> u8 {
+///         0
+///     }
+///     fn cut<'i>(&self, input: &'i [u8], _: &mut FramingState) -> Cut<'i> {
+///         let Some(colon) = input.iter().position(|byte| *byte == b':') else {
+///             return if input.len() > 5 { Cut::Invalid("no colon".into()) } else { Cut::More };
+///         };
+///         let length = std::str::from_utf8(&input[..colon]).unwrap_or("").parse::<u16>();
+///         let Ok(length) = length else { return Cut::Invalid("no length".into()) };
+///         let end = colon + 1 + usize::from(length);
+///         match input.get(end) {
+///             None => Cut::More,
+///             Some(b',') => Cut::message(&input[colon + 1..end], end + 1),
+///             Some(_) => Cut::Invalid("no comma".into()),
+///         }
+///     }
+///     fn encode(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+///         out.extend_from_slice(format!("{}:", message.len()).as_bytes());
+///         out.extend_from_slice(message);
+///         out.push(b',');
+///         Ok(())
+///     }
+/// }
+///
+/// struct Echo;
+/// #[handler]
+/// impl Handler for Echo {
+///     const SERVICE: &'static str = "echo";
+///     const ENDPOINTS: &'static [Endpoint] = &[Endpoint::custom(4111, &Netstring)];
+///     fn message(&self, turn: &mut Turn, message: &[u8]) -> Result {
+///         turn.send(message);
+///         Ok(())
+///     }
+/// }
+///
+/// let mut host = TestHost::<Echo>::new("{}").unwrap();
+/// let peer = host.open_by("custom");
+/// host.send(peer, "5:hello,2:y");
+/// host.expect(peer, "hello"); // a test host sends without framing
+/// host.send(peer, "o,x:");
+/// assert!(host.is_closed(peer));
+/// ```
 pub trait CustomFraming: Sync {
     /// Version of the state. A build with another version begins with an empty state in each
     /// session.
@@ -248,6 +377,23 @@ impl PartialEq for dyn CustomFraming {
 impl Eq for dyn CustomFraming {}
 
 /// Answer of [`CustomFraming::cut`].
+///
+/// ```
+/// use greenroom_handler::Cut;
+///
+/// /// Pairs of bytes, with any number of zeros between them.
+/// fn pair(input: &[u8]) -> Cut<'_> {
+///     match input {
+///         [0, ..] => Cut::Skip { consumed: 1 },
+///         [_] => Cut::More,
+///         [_, 0, ..] => Cut::Invalid("half a pair".into()),
+///         _ => Cut::message(&input[..2], 2),
+///     }
+/// }
+///
+/// assert_eq!(pair(b"\0abc"), Cut::Skip { consumed: 1 });
+/// assert_eq!(pair(b"abc"), Cut::Message { message: b"ab".into(), consumed: 2 });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cut<'i> {
     /// No message is whole.
@@ -276,6 +422,38 @@ impl<'i> Cut<'i> {
 }
 
 /// State that a framing of an author's own keeps for a session, empty at first.
+///
+/// ```
+/// use greenroom_handler::{CustomFraming, Cut, FramingState};
+///
+/// /// A line, which says how many bytes each message behind it has.
+/// struct Blocks;
+/// impl CustomFraming for Blocks {
+///     fn cut<'i>(&self, input: &'i [u8], state: &mut FramingState) -> Cut<'i> {
+///         if let [length] = *state.get() {
+///             return match input.get(..length.into()) {
+///                 Some(message) => Cut::message(message, message.len()),
+///                 None => Cut::More,
+///             };
+///         }
+///         let Some(end) = input.iter().position(|byte| *byte == b'\n') else { return Cut::More };
+///         match std::str::from_utf8(&input[..end]).unwrap_or("").parse::<u8>() {
+///             Ok(length @ 1..) => state.set(&[length]),
+///             _ => return Cut::Invalid("no length".into()),
+///         }
+///         Cut::message(&input[..end], end + 1)
+///     }
+///     fn encode(&self, message: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+///         out.extend_from_slice(message);
+///         Ok(())
+///     }
+/// }
+///
+/// const _: () = assert!(FramingState::BYTES_MAX >= 1);
+/// let mut state = FramingState::default();
+/// assert_eq!(Blocks.cut(b"3\nabcdef", &mut state), Cut::message(b"3", 2));
+/// assert_eq!(Blocks.cut(b"abcdef", &mut state), Cut::message(b"abc", 3));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FramingState {
     bytes: Vec<u8>,

@@ -21,6 +21,90 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The value is built once when the library is loaded, from its configuration, and is never
 /// changed. Data that a session must remember is in its state; data that sessions share is in
 /// tables.
+///
+/// ```
+/// use greenroom_handler::testing::Conversation;
+/// use greenroom_handler::{Closed, Endpoint, Framing, Handler, Result, Turn, export, handler};
+/// use std::time::Duration;
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// struct Seen {
+///     lines: u64,
+/// }
+///
+/// #[derive(serde::Deserialize)]
+/// struct Config {
+///     /// `[service.guests.settings]`, `greeting = "Hello."`
+///     greeting: String,
+/// }
+///
+/// struct Guests {
+///     greeting: String,
+/// }
+///
+/// #[handler]
+/// impl Handler for Guests {
+///     const SERVICE: &'static str = "guests";
+///     const PORT: u16 = 4100;
+///     const FRAMING: Framing = Framing::Lines { bytes_max: 200 };
+///     const ENDPOINTS: &'static [Endpoint] = &[Endpoint::telnet(4101)];
+///     /// `lines` was called `count` in version 1.
+///     const STATE_VERSION: u32 = 2;
+///     type State = Seen;
+///     type Config = Config;
+///
+///     fn new(config: Config) -> Result<Guests, String> {
+///         match config.greeting.is_empty() {
+///             true => Err("greeting is empty".into()),
+///             false => Ok(Guests { greeting: config.greeting }),
+///         }
+///     }
+///
+///     fn opened(&self, turn: &mut Turn<Seen>) -> Result {
+///         turn.subscribe("room");
+///         turn.set_timer("late", Duration::from_secs(60));
+///         turn.send_line(&self.greeting);
+///         Ok(())
+///     }
+///
+///     fn message(&self, turn: &mut Turn<Seen>, line: &[u8]) -> Result {
+///         turn.state.lines += 1;
+///         turn.broadcast_line("room", line);
+///         Ok(())
+///     }
+///
+///     fn timer(&self, turn: &mut Turn<Seen>, _: &str) -> Result {
+///         turn.send_line(format!("{} lines, and it is late.", turn.state.lines));
+///         turn.close();
+///         Ok(())
+///     }
+///
+///     fn closed(&self, turn: &mut Turn<Seen>, why: Closed) -> Result {
+///         turn.broadcast_line_others("room", format!("somebody left ({why:?})"));
+///         Ok(())
+///     }
+///
+///     fn migrations() -> greenroom_handler::Migrations {
+///         greenroom_handler::Migrations::none().rename(1, "count", "lines")
+///     }
+/// }
+///
+/// export!(Guests);
+///
+/// Conversation::<Guests>::new(r#"{"greeting": "Hello."}"#).plays("
+///     ann opens
+///     ann hears Hello.
+///     ann says hi
+///     ann hears hi
+///     30s pass
+///     bob opens telnet
+///     bob hears Hello.
+///     30s pass
+///     ann hears 1 lines, and it is late.
+///     ann is closed
+///     bob hears somebody left (Handler)
+/// ");
+/// ```
 pub trait Handler: Sized + Send + Sync + 'static {
     /// Name of the service, unique in a host: letters, digits, `-` and `_`.
     const SERVICE: &'static str;
@@ -51,6 +135,30 @@ pub trait Handler: Sized + Send + Sync + 'static {
 
     /// Callback: runs one action, in one turn. Unless it is written, each of the methods below gets
     /// its kind of action.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::TestHost;
+    /// use greenroom_handler::{Action, Handler, Result, Turn, handler};
+    ///
+    /// struct Echo;
+    /// #[handler]
+    /// impl Handler for Echo {
+    ///     const SERVICE: &'static str = "echo";
+    ///     // All actions in one place, in the stead of a function for each kind.
+    ///     fn handle(&self, turn: &mut Turn, action: Action) -> Result {
+    ///         match action {
+    ///             Action::Opened => turn.send_line("hello"),
+    ///             Action::Message(line) => turn.send_line(line),
+    ///             _ => {}
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut host = TestHost::<Echo>::new("{}").unwrap();
+    /// let peer = host.open();
+    /// assert_eq!(host.line(peer, "and you?"), "hello\nand you?\n");
+    /// ```
     fn handle(&self, turn: &mut Turn<'_, Self::State>, action: Action<'_>) -> Result<(), Fault> {
         match action {
             Action::Message(bytes) => self.message(turn, bytes),
@@ -87,6 +195,36 @@ pub trait Handler: Sized + Send + Sync + 'static {
 
     /// Runs a turn over any other action. Unless it is written, it fails for those that answer what
     /// a turn has asked for.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::TestHost;
+    /// use greenroom_handler::{Action, Handler, Result, Turn, handler};
+    ///
+    /// struct Pager;
+    /// #[handler]
+    /// impl Handler for Pager {
+    ///     const SERVICE: &'static str = "pager";
+    ///     fn message(&self, turn: &mut Turn, line: &[u8]) -> Result {
+    ///         let line = String::from_utf8_lossy(line);
+    ///         let (whom, text) = line.split_once(' ').unwrap_or((&line, ""));
+    ///         turn.note(whom.parse()?, text);
+    ///         Ok(())
+    ///     }
+    ///     fn other(&self, turn: &mut Turn, action: Action) -> Result {
+    ///         match action {
+    ///             Action::Note { bytes, .. } => turn.send_line(bytes),
+    ///             Action::Missed { count } => turn.send_line(format!("{count} were lost")),
+    ///             _ => {}
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut host = TestHost::<Pager>::new("{}").unwrap();
+    /// let (ann, bob) = (host.open(), host.open());
+    /// host.line(ann, format!("{bob} lunch?"));
+    /// assert_eq!(host.output(bob), "lunch?\n");
+    /// ```
     fn other(&self, turn: &mut Turn<'_, Self::State>, action: Action<'_>) -> Result<(), Fault> {
         let _ = turn;
         let is_answer = matches!(action, Action::Job { .. } | Action::Connect { .. } | Action::Note { .. });
@@ -100,6 +238,52 @@ pub trait Handler: Sized + Send + Sync + 'static {
     /// datagram ([`Framing::Datagrams`]), one of its timers, an entry that is over
     /// ([`Action::Expired`]), or a job that such a turn started. Effects that need a session (a
     /// subscription, a send but for an answer to a datagram) are refused.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::TestHost;
+    /// use greenroom_handler::{Action, Handler, Result, Started, Table, Tables, Turn, handler};
+    /// use std::time::Duration;
+    ///
+    /// /// Guests, each for a minute.
+    /// const GUESTS: Table<u64> = Table::new("guests").hears_of_expiry();
+    /// const HOUR: Duration = Duration::from_secs(3600);
+    ///
+    /// struct Door;
+    /// #[handler]
+    /// impl Handler for Door {
+    ///     const SERVICE: &'static str = "door";
+    ///     fn tables() -> Tables {
+    ///         Tables::none().own(&GUESTS)
+    ///     }
+    ///     fn message(&self, turn: &mut Turn, name: &[u8]) -> Result {
+    ///         turn.subscribe("door");
+    ///         let (until, session) = (turn.wall() + Duration::from_secs(60), turn.session());
+    ///         GUESTS.put_until(turn, name, &session, until)
+    ///     }
+    ///     fn handle_service(&self, turn: &mut Turn, action: Action) -> Result {
+    ///         match action {
+    ///             // The first turn of the service: the place for its first timer.
+    ///             Action::Started(Started::Host) => turn.set_service_timer("hour", HOUR),
+    ///             Action::Timer("hour") => {
+    ///                 turn.broadcast_line("door", "an hour is over");
+    ///                 turn.set_service_timer("hour", HOUR);
+    ///             }
+    ///             Action::Expired { key, .. } => {
+    ///                 turn.broadcast_line("door", [key, b" must go"].concat());
+    ///             }
+    ///             _ => {}
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut host = TestHost::<Door>::new("{}").unwrap();
+    /// host.turn(0, Action::Started(Started::Host)); // 0: the service itself
+    /// let peer = host.open();
+    /// host.line(peer, "ann");
+    /// host.advance(HOUR);
+    /// assert_eq!(host.output(peer), "ann must go\nan hour is over\n");
+    /// ```
     fn handle_service(&self, turn: &mut Turn<'_, ()>, action: Action<'_>) -> Result<(), Fault> {
         let _ = turn;
         let what = match action {
@@ -115,12 +299,77 @@ pub trait Handler: Sized + Send + Sync + 'static {
     /// Runs a job that a turn started, by its name. It has a thread of its own and may block, to
     /// resolve a name ([`std::net::ToSocketAddrs`]), to read a file or to compute. It sees its
     /// input, and nothing of sessions and tables.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::TestHost;
+    /// use greenroom_handler::{Action, Fault, Handler, Job, JobEnd, Result, Turn, handler};
+    ///
+    /// struct Sums;
+    /// #[handler]
+    /// impl Handler for Sums {
+    ///     const SERVICE: &'static str = "sums";
+    ///     fn message(&self, turn: &mut Turn, line: &[u8]) -> Result {
+    ///         turn.start_job("sum", line);
+    ///         Ok(())
+    ///     }
+    ///     fn job(&self, job: &Job) -> Result<Vec<u8>> {
+    ///         let up_to: u64 = std::str::from_utf8(job.input)?.parse()?;
+    ///         let mut sum = 0_u64;
+    ///         for n in 1..=up_to {
+    ///             if job.is_cancelled() {
+    ///                 return Err(Fault::new("nobody waits any more"));
+    ///             }
+    ///             sum += n;
+    ///         }
+    ///         Ok(format!("{}: {sum}", job.name).into_bytes())
+    ///     }
+    ///     fn other(&self, turn: &mut Turn, action: Action) -> Result {
+    ///         match action {
+    ///             Action::Job { end: JobEnd::Done(result), .. } => turn.send_line(result),
+    ///             Action::Job { end: JobEnd::Failed(why), .. } => turn.send_line(why),
+    ///             // Its process has died, and it was started to run only once.
+    ///             Action::Job { end: JobEnd::Lost(why), .. } => turn.send_line(why),
+    ///             _ => {}
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut host = TestHost::<Sums>::new("{}").unwrap();
+    /// let peer = host.open();
+    /// assert_eq!(host.line(peer, "100"), "sum: 5050\n");
+    /// assert_eq!(host.line(peer, "x"), "invalid digit found in string\n");
+    /// ```
     fn job(&self, job: &Job<'_>) -> Result<Vec<u8>, Fault> {
         Err(Fault::new(format!("the service has no job {:?}", job.name)))
     }
 
     /// Returns the page of a path, for a plain GET or HEAD at a service of [`Framing::WebSocket`];
     /// `None`: there is none, and the peer gets status 404. The host speaks nothing else of HTTP.
+    ///
+    /// ```
+    /// use greenroom_handler::{Framing, Handler, Page, handler};
+    ///
+    /// struct Site;
+    /// #[handler]
+    /// impl Handler for Site {
+    ///     const SERVICE: &'static str = "site";
+    ///     const FRAMING: Framing = Framing::WebSocket { bytes_max: 4096, protocols: &[] };
+    ///     fn page(&self, path: &str) -> Option<Page> {
+    ///         match path {
+    ///             "/" => Some(Page::html("<script src=site.js></script>")),
+    ///             "/site.js" => {
+    ///                 let content_type = "text/javascript".into();
+    ///                 Some(Page { content_type, bytes: b"hello()".into() })
+    ///             }
+    ///             _ => None,
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// assert_eq!(Site.page("/").unwrap().content_type, "text/html; charset=utf-8");
+    /// assert_eq!(Site.page("/other"), None);
+    /// ```
     fn page(&self, path: &str) -> Option<Page> {
         let _ = path;
         None
@@ -140,8 +389,32 @@ pub trait Handler: Sized + Send + Sync + 'static {
 
 /// Action: what happened to the session. More kinds may come, so a `match` needs an arm for the
 /// rest.
+///
+/// ```
+/// use greenroom_handler::{Action, Closed, JobEnd};
+///
+/// /// Lines of a log.
+/// fn told(action: Action) -> String {
+///     match action {
+///         Action::Opened => "somebody came".into(),
+///         Action::Message(bytes) => format!("{} bytes", bytes.len()),
+///         Action::Closed(Closed::Peer) => "gone".into(),
+///         Action::Closed(why) => format!("ended by {why:?}"),
+///         Action::Timer(name) => format!("{name} is due"),
+///         Action::Job { name, end: JobEnd::Done(_), .. } => format!("job {name} is done"),
+///         Action::Connect { result: Err(why), .. } => format!("no connection: {why}"),
+///         other => format!("{other:?}"),
+///     }
+/// }
+///
+/// assert_eq!(told(Action::Closed(Closed::Broken)), "ended by Broken");
+/// assert_eq!(told(Action::Woken), "Woken");
+/// ```
+// The tag has the width of what follows: moves then copy whole words, from which the processor
+// forwards loads. With a tag of a byte, they copy bytes at odd places: 3 % of an echo's time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[repr(u64)]
 pub enum Action<'a> {
     /// Peer connected: the first turn of a session.
     Opened,
@@ -323,6 +596,27 @@ pub enum Closed {
 }
 
 /// Configuration of a service that has none: any key is refused.
+///
+/// ```
+/// use greenroom_handler::{Handler, NoConfig, Result};
+///
+/// struct Echo;
+/// /// Without `#[handler]`, each type is written.
+/// impl Handler for Echo {
+///     const SERVICE: &'static str = "echo";
+///     /// Connections that turns make; it needs no port.
+///     const DIALS: bool = true;
+///     type State = ();
+///     type Config = NoConfig;
+///     fn new(_: NoConfig) -> Result<Echo, String> {
+///         Ok(Echo)
+///     }
+/// }
+///
+/// let settings = r#"{"color": "red"}"#;
+/// let refused = greenroom_handler::testing::TestHost::<Echo>::new(settings).err().unwrap();
+/// assert!(refused.contains("unknown field `color`"));
+/// ```
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoConfig {}

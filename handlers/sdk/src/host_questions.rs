@@ -4,6 +4,34 @@ use crate::turn::Turn;
 use std::time::Duration;
 
 /// Numbers of the host, as [`Turn::stats`] has them.
+///
+/// ```
+/// use greenroom_handler::testing::TestHost;
+/// use greenroom_handler::{Handler, Result, Stats, Turn, handler};
+///
+/// struct Dice;
+/// #[handler]
+/// impl Handler for Dice {
+///     const SERVICE: &'static str = "dice";
+///     fn message(&self, turn: &mut Turn, line: &[u8]) -> Result {
+///         if line == b"who" {
+///             let Stats { service_sessions, uptime, .. } = turn.stats();
+///             let build = turn.generation();
+///             turn.send_line(format!("{service_sessions} here, build {build}, up {uptime:?}"));
+///         } else {
+///             let eyes = turn.random() % 6 + 1;
+///             turn.send_line(eyes.to_string());
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut host = TestHost::<Dice>::new("{}").unwrap();
+/// let peer = host.open();
+/// assert_eq!(host.line(peer, "who"), "1 here, build 1, up 0ns\n");
+/// // A test host has the same random numbers in each run.
+/// assert!((1..=6).contains(&host.line(peer, "").trim().parse().unwrap()));
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -19,6 +19,34 @@ use std::time::Duration;
 ///
 /// Implemented for numbers, `bool`, `char`, `String`, [`Bytes`], arrays of bytes,
 /// [`Duration`], `Option` of a key, and tuples of up to four of them.
+///
+/// ```
+/// use greenroom_handler::{Key, Map};
+///
+/// /// Place on a board, in rows from the top.
+/// #[derive(Debug, PartialEq)]
+/// struct Place {
+///     row: u8,
+///     column: u8,
+/// }
+///
+/// impl Key for Place {
+///     fn write(&self, to: &mut Vec<u8>) {
+///         (self.row, self.column).write(to);
+///     }
+///     fn read(from: &mut &[u8]) -> Option<Place> {
+///         let (row, column) = Key::read(from)?;
+///         Some(Place { row, column })
+///     }
+/// }
+///
+/// const BOARD: Map<Place, char> = Map::new("board");
+///
+/// let mut bytes = Vec::new();
+/// Place { row: 1, column: 2 }.write_last(&mut bytes);
+/// assert_eq!(Place::read_last(&bytes), Some(Place { row: 1, column: 2 }));
+/// assert_eq!(BOARD.key(&bytes).unwrap(), Place { row: 1, column: 2 });
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no key of a table: its bytes would have no order",
     label = "not a key",
@@ -45,6 +73,31 @@ pub trait Key: Sized {
 
 /// Argument that stands for a key of type `K`: the key by reference, or for text and bytes what
 /// can be borrowed from them.
+///
+/// ```
+/// use greenroom_handler::{KeyPart, Map, Result, Turn};
+///
+/// const POINTS: Map<(u32, String), i64> = Map::new("points");
+///
+/// /// Takes what the map takes, by value or borrowed.
+/// fn points(turn: &mut Turn, of: impl KeyPart<(u32, String)>) -> Result<i64> {
+///     Ok(POINTS.get(turn, of)?.unwrap_or(0))
+/// }
+///
+/// fn both(turn: &mut Turn) -> Result<i64> {
+///     let ann = (7, "ann".to_owned());
+///     Ok(points(turn, &ann)? + points(turn, (7, "bob"))?)
+/// }
+///
+/// // Numbers are big-endian, so bytes have the order of numbers. The last text has no end.
+/// let mut key = Vec::new();
+/// KeyPart::<(u32, String)>::put_last(&(7, "bob"), &mut key);
+/// assert_eq!(key, b"\0\0\0\x07bob");
+/// // Behind a text that is not the last stand two zeros.
+/// let mut begin = Vec::new();
+/// KeyPart::<String>::put(&"bob", &mut begin);
+/// assert_eq!(begin, b"bob\0\0");
+/// ```
 pub trait KeyPart<K> {
     /// Appends the key, so that others may follow.
     fn put(&self, to: &mut Vec<u8>);

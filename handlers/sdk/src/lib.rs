@@ -111,6 +111,31 @@ pub use dialogue::{Dialogue, Named, Step};
 pub use fault::{Fault, OrTell};
 pub use file::File;
 pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState, Prefix};
+/// ```
+/// use greenroom_handler::{Handler, handler};
+///
+/// /// Discards all that comes.
+/// struct Discard;
+/// #[handler]
+/// impl Handler for Discard {
+///     const SERVICE: &'static str = "discard";
+///     // Filled in: type State = (); type Config = NoConfig;
+///     // fn new(_: NoConfig) -> Result<Self, String> { Ok(Self {}) }
+/// }
+///
+/// /// With settings: `[service.hello.settings]`, `greeting = "Hello."`
+/// #[derive(serde::Deserialize)]
+/// struct Hello {
+///     greeting: String,
+/// }
+/// #[handler]
+/// impl Handler for Hello {
+///     const SERVICE: &'static str = "hello";
+///     type Config = Self;
+///     // Filled in: `new`, by `From`.
+/// }
+/// assert_eq!(Hello::new(Hello { greeting: "Hi.".into() }).unwrap().greeting, "Hi.");
+/// ```
 pub use greenroom_handler_macros::handler;
 pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig, Page, Started};
 pub use host_questions::Stats;
@@ -124,4 +149,15 @@ pub use turn::{State, Turn};
 pub use values::timer_value;
 
 /// Result of a turn; of anything that fails with a [`Fault`].
+///
+/// ```
+/// use greenroom_handler::{Result, Turn};
+///
+/// /// `?` makes a fault of any error.
+/// fn double(turn: &mut Turn, line: &[u8]) -> Result {
+///     let number: u64 = std::str::from_utf8(line)?.parse()?;
+///     turn.send_line((2 * number).to_string());
+///     Ok(())
+/// }
+/// ```
 pub type Result<T = (), E = Fault> = std::result::Result<T, E>;

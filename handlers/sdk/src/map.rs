@@ -36,6 +36,58 @@ pub struct Map<K, V> {
     keys: PhantomData<fn() -> K>,
 }
 
+/// Reads, writes and ranges, by keys of the type.
+///
+/// ```
+/// use greenroom_handler::testing::TestHost;
+/// use greenroom_handler::{Action, Handler, Map, Result, Tables, Turn, handler};
+/// use std::time::Duration;
+///
+/// /// Points by game and player.
+/// const POINTS: Map<(u32, String), i64> = Map::new("points").hears_of_expiry();
+///
+/// struct Games;
+/// #[handler]
+/// impl Handler for Games {
+///     const SERVICE: &'static str = "games";
+///     fn tables() -> Tables {
+///         Tables::none().own(POINTS.table())
+///     }
+///     fn message(&self, turn: &mut Turn, _: &[u8]) -> Result {
+///         POINTS.put(turn, (1, "ann"), &3)?;
+///         POINTS.put(turn, (1, "bob"), &5)?;
+///         let until = turn.wall() + Duration::from_secs(60);
+///         POINTS.put_until(turn, (2, "ann"), &7, until)?;
+///         assert_eq!(POINTS.get(turn, (1, "bob"))?, Some(5));
+///         // In the order of keys: by game, then by player.
+///         let first = ((1, "ann".to_owned()), 3);
+///         assert_eq!(POINTS.scan(turn, 1)?, [first]);
+///         assert_eq!(POINTS.scan_from(turn, (1, "b"), 9)?.len(), 2);
+///         assert_eq!(POINTS.scan_back(turn, 1)?, [((2, "ann".to_owned()), 7)]);
+///         // One game.
+///         assert_eq!(POINTS.scan_under(turn, (1,), 9)?.len(), 2);
+///         assert_eq!(POINTS.scan_back_under(turn, (1,), 1)?, [((1, "bob".to_owned()), 5)]);
+///         POINTS.delete(turn, (1, "bob"));
+///         POINTS.drop_under(turn, (1,));
+///         assert!(POINTS.len(turn) == 1 && !POINTS.is_empty(turn));
+///         turn.subscribe("ends");
+///         Ok(())
+///     }
+///     fn handle_service(&self, turn: &mut Turn, action: Action) -> Result {
+///         if let Action::Expired { key, .. } = action {
+///             let (game, player) = POINTS.key(key)?;
+///             turn.broadcast_line("ends", format!("game {game} is over for {player}"));
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut host = TestHost::<Games>::new("{}").unwrap();
+/// let peer = host.open();
+/// host.line(peer, "play");
+/// host.advance(Duration::from_secs(61));
+/// assert_eq!(host.output(peer), "game 2 is over for ann\n");
+/// ```
 impl<K: Key, V: Serialize + DeserializeOwned> Map<K, V> {
     /// Names a table: letters, digits, `-` and `_`.
     pub const fn new(name: &'static str) -> Map<K, V> {
@@ -157,6 +209,18 @@ impl<K: Key, V: Serialize + DeserializeOwned> Map<K, V> {
 }
 
 /// Key whose first parts are `P`, a shorter tuple.
+///
+/// ```
+/// use greenroom_handler::{Map, Result, Turn};
+///
+/// /// Mail by user, folder and number.
+/// const MAIL: Map<(String, String, u32), String> = Map::new("mail");
+///
+/// fn count(turn: &mut Turn, user: &str, folder: &str) -> Result<usize> {
+///     // `(String, String, u32): Under<(String, String)>`
+///     Ok(MAIL.scan_under(turn, (user, folder), usize::MAX)?.len())
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{P}` is not the beginning of the key `{Self}`",
     note = "the beginning of a tuple is a shorter tuple, such as `(game,)` for `(game, player)`"

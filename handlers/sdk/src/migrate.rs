@@ -18,6 +18,39 @@ type Step = Box<dyn Fn(&[u8]) -> Result<Vec<u8>, String>>;
 
 /// Steps that a service has for its state, or for a table that it owns. They are chained, so a
 /// state two versions old takes two.
+///
+/// ```
+/// use greenroom_handler::testing::TestHost;
+/// use greenroom_handler::{Handler, Migrations, handler};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct V2 {
+///     lines: u64,
+/// }
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// struct V3 {
+///     lines: String,
+/// }
+///
+/// struct Tally;
+/// #[handler]
+/// impl Handler for Tally {
+///     const SERVICE: &'static str = "tally";
+///     const STATE_VERSION: u32 = 3;
+///     type State = V3;
+///     fn migrations() -> Migrations {
+///         Migrations::none()
+///             .rename(1, "count", "lines")
+///             .from(2, |old: V2| Ok(V3 { lines: "|".repeat(old.lines as usize) }))
+///             .back(3, |new: V3| Ok(V2 { lines: new.lines.len() as u64 }))
+///     }
+/// }
+///
+/// let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+/// let (one, three) = (json(r#"{"count": 4}"#), json(r#"{"lines": "||||"}"#));
+/// assert_eq!(TestHost::<Tally>::convert(1, 3, &one).unwrap(), three);
+/// assert_eq!(TestHost::<Tally>::convert(3, 1, &three).unwrap(), one);
+/// ```
 #[derive(Default)]
 pub struct Migrations {
     /// Steps from a version to the next one.

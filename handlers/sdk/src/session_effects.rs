@@ -3,6 +3,85 @@
 use crate::topic_effects::Broadcast;
 use crate::turn::Turn;
 
+/// Other sessions: notes, wakes, sends, and names.
+///
+/// ```
+/// use greenroom_handler::testing::Conversation;
+/// use greenroom_handler::{Action, Broadcast, Handler, OrTell, Result, Turn, handler};
+///
+/// struct Page;
+/// #[handler]
+/// impl Handler for Page {
+///     const SERVICE: &'static str = "page";
+///     fn message(&self, turn: &mut Turn, line: &[u8]) -> Result {
+///         let line = String::from_utf8_lossy(line);
+///         let (verb, what) = line.split_once(' ').unwrap_or((&line, ""));
+///         let of_name = |turn: &mut Turn| turn.whereis(what).or_tell("Nobody.");
+///         match verb {
+///             "I'm" => _ = turn.register(what),
+///             "forget" => turn.unregister(what),
+///             "who" => {
+///                 let names = turn.names_from("", 100).into_iter().map(|(name, _)| name);
+///                 turn.send_line(names.collect::<Vec<_>>().join(&b' '));
+///             }
+///             // The other session runs a turn over the bytes.
+///             "call" => {
+///                 let session = of_name(turn)?;
+///                 turn.note(session, "Somebody calls.");
+///             }
+///             // The bytes go to its peer as they are, without a turn.
+///             "poke" => {
+///                 let session = of_name(turn)?;
+///                 turn.send_line_to(session, "Poke.");
+///             }
+///             "kick" => {
+///                 let session = of_name(turn)?;
+///                 turn.close_session(session);
+///             }
+///             "all" => {
+///                 for session in turn.sessions_from(0, 100) {
+///                     turn.send_to_with(session, what, Broadcast::LINE | Broadcast::OTHERS);
+///                     turn.wake(session);
+///                 }
+///             }
+///             _ => turn.send_to(turn.session(), "?\n"),
+///         }
+///         Ok(())
+///     }
+///     fn other(&self, turn: &mut Turn, action: Action) -> Result {
+///         match action {
+///             Action::Note { bytes, .. } => turn.send_line(bytes),
+///             Action::Woken => turn.send_line("awake"),
+///             _ => {}
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// Conversation::<Page>::new("{}").plays("
+///     ann opens
+///     ann says I'm ann
+///     bob opens
+///     bob says I'm bob
+///     bob says who
+///     bob hears ann bob
+///     bob says call ann
+///     ann hears Somebody calls.
+///     bob says poke ann
+///     ann hears Poke.
+///     bob says all Fire!
+///     bob hears awake
+///     ann hears Fire!
+///     ann hears awake
+///     bob says forget bob
+///     ann says call bob
+///     ann hears Nobody.
+///     bob says kick ann
+///     ann is closed
+///     bob says ?
+///     bob hears ?
+/// ");
+/// ```
 impl<S> Turn<'_, S> {
     /// Sends a note to another session, which runs a turn over these bytes,
     /// [`crate::Action::Note`]. A note to this session itself comes before its next message.
@@ -26,6 +105,37 @@ impl<S> Turn<'_, S> {
     /// Wakes this session once its output is sent: the place to go on with output that is too much
     /// at once. A wake that waits already is that turn, and a takeover brings it earlier; so ask
     /// [`Turn::unsent`]. The session's messages come meanwhile.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::TestHost;
+    /// use greenroom_handler::{Action, Handler, Result, Turn, handler};
+    ///
+    /// /// Sends ten pages, each when the one before is taken.
+    /// struct Book;
+    /// #[handler]
+    /// impl Handler for Book {
+    ///     const SERVICE: &'static str = "book";
+    ///     type State = u32;
+    ///     fn opened(&self, turn: &mut Turn<u32>) -> Result {
+    ///         turn.wake_when_drained();
+    ///         Ok(())
+    ///     }
+    ///     fn other(&self, turn: &mut Turn<u32>, action: Action) -> Result {
+    ///         if action == Action::Woken && *turn.state < 10 {
+    ///             if turn.unsent() == 0 {
+    ///                 *turn.state += 1;
+    ///                 turn.send_line(format!("page {}", *turn.state));
+    ///             }
+    ///             turn.wake_when_drained();
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut host = TestHost::<Book>::new("{}").unwrap();
+    /// let peer = host.open();
+    /// assert!(host.output(peer).ends_with("page 10\n"));
+    /// ```
     pub fn wake_when_drained(&mut self) {
         let status = self.host.wake_when_drained();
         self.note_refusal("a wake", status);

@@ -11,6 +11,44 @@ impl<S> Turn<'_, S> {
     /// the number that this method returns.
     ///
     /// Names are not resolved here: that may take long, so it is a job.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::TestHost;
+    /// use greenroom_handler::{Action, Handler, OrTell, Result, Turn, handler};
+    /// use std::net::SocketAddr;
+    ///
+    /// struct Probe;
+    /// #[handler]
+    /// impl Handler for Probe {
+    ///     const SERVICE: &'static str = "probe";
+    ///     fn message(&self, turn: &mut Turn, line: &[u8]) -> Result {
+    ///         let line = String::from_utf8_lossy(line);
+    ///         let addr: SocketAddr = line.parse().or_tell("An address, please.")?;
+    ///         match addr.port() {
+    ///             443 => _ = turn.connect_tls("probe", addr, "example.org", b""),
+    ///             _ => _ = turn.connect("probe", addr, b""),
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///     fn other(&self, turn: &mut Turn, action: Action) -> Result {
+    ///         match action {
+    ///             Action::Connect { result: Err(why), .. } => turn.send_line(why),
+    ///             // Comes to the session that is the connection.
+    ///             Action::Dialed { .. } => turn.send_line("HELO"),
+    ///             _ => {}
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut host = TestHost::<Probe>::new("{}").unwrap();
+    /// let peer = host.open();
+    /// host.line(peer, "127.0.0.1:443");
+    /// assert_eq!(host.connects()[0].2, "127.0.0.1:443 as example.org");
+    /// // A test host connects nothing. The test says what becomes of it.
+    /// host.turn(peer, Action::Connect { number: 1, result: Err("connection refused") });
+    /// assert_eq!(host.output(peer), "connection refused\n");
+    /// ```
     pub fn connect(&mut self, service: &str, addr: SocketAddr, context: impl AsRef<[u8]>) -> u64 {
         let begun = self.host.connect(service, &addr.to_string(), context.as_ref());
         begun.unwrap_or_else(|status| {
@@ -47,6 +85,40 @@ impl<S> Turn<'_, S> {
     ///
     /// The service needs a certificate (`tls` in its configuration). The turn fails on a session
     /// over UDP, a Unix socket, WebSocket or TLS, and on one that the host has connected.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::TestHost;
+    /// use greenroom_handler::{Action, Handler, Result, Turn, handler};
+    ///
+    /// struct Mail;
+    /// #[handler]
+    /// impl Handler for Mail {
+    ///     const SERVICE: &'static str = "mail";
+    ///     /// Whether TLS has started.
+    ///     type State = bool;
+    ///     fn message(&self, turn: &mut Turn<bool>, line: &[u8]) -> Result {
+    ///         match line {
+    ///             b"STARTTLS" if *turn.state => turn.send_line("503 again?"),
+    ///             b"STARTTLS" => {
+    ///                 turn.send_line("220 go ahead");
+    ///                 // On a connection that we made: `start_tls_as_client("mail.example.org")`.
+    ///                 turn.start_tls();
+    ///             }
+    ///             _ => turn.send_line("500 what?"),
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///     fn other(&self, turn: &mut Turn<bool>, action: Action) -> Result {
+    ///         *turn.state |= action == Action::TlsStarted;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut host = TestHost::<Mail>::new("{}").unwrap();
+    /// let peer = host.open();
+    /// assert_eq!(host.line(peer, "STARTTLS"), "220 go ahead\n");
+    /// assert_eq!(host.line(peer, "STARTTLS"), "503 again?\n");
+    /// ```
     pub fn start_tls(&mut self) {
         let status = self.host.start_tls("");
         self.note_refusal("TLS", status);

@@ -26,6 +26,24 @@ use std::time::Duration;
 /// Tables that a service owns: the shape of their values, and how values of older versions become
 /// today's. The host checks both in every rehearsal, and converts values when an older or newer
 /// build reads them.
+///
+/// ```
+/// use greenroom_handler::{Handler, Migrations, Table, Tables, handler};
+///
+/// const NICKS: Table<u64> = Table::new("nicks");
+/// const POINTS: Table<u64> = Table::new("points");
+///
+/// struct Game;
+/// #[handler]
+/// impl Handler for Game {
+///     const SERVICE: &'static str = "game";
+///     fn tables() -> Tables {
+///         // Points were text in version 1.
+///         let number = |old: String| old.parse::<u64>().map_err(|e| e.to_string());
+///         Tables::none().own(&NICKS).own_at(&POINTS, 2, Migrations::none().from(1, number))
+///     }
+/// }
+/// ```
 #[derive(Default)]
 pub struct Tables {
     pub(crate) owned: Vec<Owned>,
@@ -98,6 +116,52 @@ pub struct Table<V> {
     values: PhantomData<fn() -> V>,
 }
 
+/// Reads, writes and ranges, by keys that are bytes.
+///
+/// ```
+/// use greenroom_handler::testing::TestHost;
+/// use greenroom_handler::{Handler, Result, Table, Tables, Turn, handler};
+///
+/// const FRUIT: Table<u32> = Table::new("fruit");
+///
+/// struct Store;
+/// #[handler]
+/// impl Handler for Store {
+///     const SERVICE: &'static str = "store";
+///     fn tables() -> Tables {
+///         Tables::none().own(&FRUIT)
+///     }
+///     fn message(&self, turn: &mut Turn, _: &[u8]) -> Result {
+///         assert!(FRUIT.is_empty(turn));
+///         for (name, pieces) in [("apple", 3), ("apricot", 5), ("banana", 7)] {
+///             FRUIT.put(turn, name, &pieces)?;
+///         }
+///         // The turn sees its own writes. Nobody else does before it has succeeded.
+///         assert_eq!(FRUIT.get(turn, "banana")?, Some(7));
+///         let entry = |key: &str, pieces| (key.as_bytes().to_vec(), pieces);
+///         // By prefix, and at most so many; "" is any.
+///         assert_eq!(FRUIT.scan(turn, "ap", 1)?, [entry("apple", 3)]);
+///         // A zero byte behind a key: what comes after it.
+///         assert_eq!(FRUIT.scan_from(turn, "ap", "apple\0", 9)?, [entry("apricot", 5)]);
+///         assert_eq!(FRUIT.scan_back(turn, "", 1)?, [entry("banana", 7)]);
+///         assert_eq!(FRUIT.scan_back_from(turn, "", "banana", 1)?, [entry("apricot", 5)]);
+///         // Keys alone.
+///         assert_eq!(FRUIT.keys(turn, "", 9).len(), 3);
+///         assert_eq!(FRUIT.keys_from(turn, "", "b", 9), [b"banana"]);
+///         assert_eq!(FRUIT.keys_back(turn, "ap", 1), [b"apricot"]);
+///         assert_eq!(FRUIT.keys_back_from(turn, "ap", "apricot", 9), [b"apple"]);
+///         FRUIT.delete(turn, "banana");
+///         FRUIT.drop_prefix(turn, "ap");
+///         let left = FRUIT.len(turn);
+///         turn.send_line(format!("{left} left"));
+///         Ok(())
+///     }
+/// }
+///
+/// let mut host = TestHost::<Store>::new("{}").unwrap();
+/// let peer = host.open();
+/// assert_eq!(host.line(peer, "go"), "0 left\n");
+/// ```
 impl<V: Serialize + DeserializeOwned> Table<V> {
     /// Names a table: letters, digits, `-` and `_`.
     pub const fn new(name: &'static str) -> Table<V> {
@@ -372,6 +436,23 @@ impl Table<Bytes> {
     }
 
     /// Writes bytes as [`Table::put_bytes`] does, with a deadline as in [`Table::put_until`].
+    ///
+    /// ```
+    /// use greenroom_handler::{Bytes, Result, Table, Turn};
+    /// use std::time::Duration;
+    ///
+    /// const PAGES: Table<Bytes> = Table::new("pages");
+    ///
+    /// fn cache(turn: &mut Turn, path: &str, page: &[u8], lasts: Option<Duration>) -> Result {
+    ///     match lasts {
+    ///         None => PAGES.put_bytes(turn, path, page),
+    ///         Some(lasts) => {
+    ///             let until = turn.wall() + lasts;
+    ///             PAGES.put_bytes_until(turn, path, page, until)
+    ///         }
+    ///     }
+    /// }
+    /// ```
     pub fn put_bytes_until<S>(
         &self,
         turn: &mut Turn<'_, S>,

@@ -11,6 +11,22 @@ use serde::{Deserialize, Serialize};
 /// Record of a dialogue, for a field of the state: the answers so far.
 ///
 /// Answers to hidden questions are in it as well, until the dialogue ends or forgets them.
+///
+/// ```
+/// use greenroom_handler::{Talk, Turn};
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// struct Guest {
+///     name: Option<String>,
+///     /// `default`: states of builds without the dialogue are read, too.
+///     #[serde(default)]
+///     talk: Talk,
+/// }
+///
+/// fn is_asked(turn: &Turn<Guest>) -> bool {
+///     turn.state.talk.waits()
+/// }
+/// ```
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Talk {
     /// Answers and values, oldest first.

@@ -33,6 +33,70 @@ pub const GMCP: u8 = 201;
 pub const SEND_TERMINAL_TYPE: &[u8] = &[1];
 
 /// Word of a telnet host about an option.
+///
+/// ```
+/// use greenroom_handler::testing::TestHost;
+/// use greenroom_handler::telnet::Verb;
+/// use greenroom_handler::{Action, Endpoint, Handler, Result, Turn, handler, telnet};
+///
+/// struct Mud;
+/// #[handler]
+/// impl Handler for Mud {
+///     const SERVICE: &'static str = "mud";
+///     const ENDPOINTS: &'static [Endpoint] = &[Endpoint::telnet(4023)];
+///     fn opened(&self, turn: &mut Turn) -> Result {
+///         // At the peer's side.
+///         turn.telnet_do(telnet::WINDOW_SIZE);
+///         turn.telnet_do(telnet::TERMINAL_TYPE);
+///         turn.telnet_do(telnet::CHARSET);
+///         turn.telnet_do(telnet::BINARY);
+///         // At ours.
+///         for option in [telnet::GMCP, telnet::MSSP, telnet::MSDP, telnet::END_OF_RECORD] {
+///             turn.telnet_will(option);
+///         }
+///         turn.telnet_wont(telnet::ECHO);
+///         turn.telnet_wont(telnet::SUPPRESS_GO_AHEAD);
+///         Ok(())
+///     }
+///     fn other(&self, turn: &mut Turn, action: Action) -> Result {
+///         match action {
+///             Action::Negotiated { option: telnet::TERMINAL_TYPE, verb: Verb::Will, .. } => {
+///                 turn.subnegotiate(telnet::TERMINAL_TYPE, telnet::SEND_TERMINAL_TYPE);
+///             }
+///             Action::Negotiated { option: telnet::CHARSET, on: true, .. } => {
+///                 turn.subnegotiate(telnet::CHARSET, telnet::request_charset(&["UTF-8"]));
+///             }
+///             Action::Subnegotiation { option: telnet::WINDOW_SIZE, bytes } => {
+///                 let size = telnet::window_size(bytes);
+///                 turn.send_line(format!("{size:?}"));
+///             }
+///             Action::Subnegotiation { option: telnet::TERMINAL_TYPE, bytes } => {
+///                 turn.send_line(telnet::terminal_type(bytes).unwrap_or("unknown"));
+///             }
+///             Action::Subnegotiation { option: telnet::CHARSET, bytes } => {
+///                 if let Ok(Some(name)) = telnet::agreed_charset(bytes) {
+///                     turn.send_line(name);
+///                 }
+///             }
+///             _ => {}
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut host = TestHost::<Mud>::new("{}").unwrap();
+/// let peer = host.open_by("telnet");
+/// let verb = Verb::Will;
+/// host.turn(peer, Action::Negotiated { option: telnet::TERMINAL_TYPE, verb, on: true });
+/// for (option, bytes) in [
+///     (telnet::WINDOW_SIZE, &[0, 80, 0, 24][..]),
+///     (telnet::TERMINAL_TYPE, b"\0XTERM"),
+///     (telnet::CHARSET, b"\x02UTF-8"),
+/// ] {
+///     host.turn(peer, Action::Subnegotiation { option, bytes });
+/// }
+/// assert_eq!(host.output(peer), "Some((80, 24))\nXTERM\nUTF-8\n");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Verb {

@@ -31,6 +31,83 @@ impl BitOr for Broadcast {
     }
 }
 
+/// Topics: who is on one, and what is said on it.
+///
+/// ```
+/// use greenroom_handler::testing::Conversation;
+/// use greenroom_handler::{Action, Broadcast, Handler, Result, Turn, handler};
+///
+/// struct Radio;
+/// #[handler]
+/// impl Handler for Radio {
+///     const SERVICE: &'static str = "radio";
+///     fn message(&self, turn: &mut Turn, line: &[u8]) -> Result {
+///         let line = String::from_utf8_lossy(line);
+///         let (verb, topic) = line.split_once(' ').unwrap_or((&line, ""));
+///         match verb {
+///             "join" => turn.subscribe(topic),
+///             "leave" => turn.unsubscribe(topic),
+///             "count" => {
+///                 let (n, topics) = (turn.topic_len(topic), turn.topics_from("", 9).len());
+///                 turn.send_line(format!("{n} of {topics}"));
+///             }
+///             // Bytes to the peers of all sessions on the topic, without a turn of those.
+///             "line" => turn.broadcast_line(topic, "a line"),
+///             "others" => {
+///                 turn.broadcast_line_others(topic, "a line");
+///                 turn.broadcast_others(topic, "bytes\n");
+///             }
+///             "bytes" => turn.broadcast(topic, "bytes\n"),
+///             "slow" => {
+///                 let how = Broadcast::LINE | Broadcast::DROP_IF_SLOW;
+///                 turn.broadcast_with(topic, "tick", how);
+///             }
+///             "any" => turn.broadcast_any(&["jazz", "news"], "once\n", Broadcast::ALL),
+///             // A turn of each session on the topic.
+///             "publish" => turn.publish(topic, "all"),
+///             _ => turn.publish_others(topic, "the others"),
+///         }
+///         Ok(())
+///     }
+///     fn other(&self, turn: &mut Turn, action: Action) -> Result {
+///         if let Action::Published { topic, bytes, .. } = action {
+///             turn.send_line([topic, b": ", bytes].concat());
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// Conversation::<Radio>::new("{}").plays("
+///     ann opens
+///     ann says join jazz
+///     ann says join news
+///     bob opens
+///     bob says join jazz
+///     bob says count jazz
+///     bob hears 2 of 2
+///     ann says line jazz
+///     ann hears a line
+///     bob hears a line
+///     ann says others jazz
+///     bob hears a line
+///     bob hears bytes
+///     ann says bytes news
+///     ann hears bytes
+///     ann says slow news
+///     ann hears tick
+///     bob says any
+///     ann hears once
+///     bob hears once
+///     bob says publish jazz
+///     ann hears jazz: all
+///     bob hears jazz: all
+///     bob says publish_others jazz
+///     ann hears jazz: the others
+///     bob says leave jazz
+///     ann says line jazz
+///     ann hears a line
+/// ");
+/// ```
 impl<S> Turn<'_, S> {
     /// Adds the session to a topic of its library. A name is any bytes that are not empty.
     pub fn subscribe(&mut self, topic: impl AsRef<[u8]>) {

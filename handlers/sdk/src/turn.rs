@@ -15,6 +15,25 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 /// State of the session. Writing to it marks it changed; a turn that only reads encodes nothing.
+///
+/// ```
+/// use greenroom_handler::Turn;
+///
+/// #[derive(Default)]
+/// struct Count {
+///     lines: u64,
+/// }
+///
+/// /// Reads through `Deref`, and marks nothing.
+/// fn is_new(turn: &Turn<Count>) -> bool {
+///     turn.state.lines == 0
+/// }
+///
+/// /// Writes through `DerefMut`: the state is stored behind the turn.
+/// fn count(turn: &mut Turn<Count>) {
+///     turn.state.lines += 1;
+/// }
+/// ```
 pub struct State<'a, S> {
     /// Decoded state, shared by the turns of a batch.
     pub(crate) value: &'a mut S,
@@ -40,6 +59,49 @@ impl<S> DerefMut for State<'_, S> {
 ///
 /// When the host refuses an effect because a limit is reached, the turn fails after the callback
 /// returned, with the limit's name. So most methods return nothing to check.
+///
+/// ```
+/// use greenroom_handler::testing::TestHost;
+/// use greenroom_handler::{Handler, Result, Turn, handler};
+/// use std::time::Duration;
+///
+/// struct Clock;
+/// #[handler]
+/// impl Handler for Clock {
+///     const SERVICE: &'static str = "clock";
+///     type State = Duration;
+///     fn opened(&self, turn: &mut Turn<Duration>) -> Result {
+///         *turn.state = turn.now();
+///         let (number, peer) = (turn.session(), turn.peer());
+///         let by = turn.fact("endpoint").unwrap_or_default();
+///         turn.send_line(format!("session {number}, from {peer}, by {by}"));
+///         Ok(())
+///     }
+///     fn message(&self, turn: &mut Turn<Duration>, line: &[u8]) -> Result {
+///         match line {
+///             b"bye" => {
+///                 turn.send("bye\n");
+///                 turn.close();
+///             }
+///             b"go" => turn.close_with(4000, "as you say"),
+///             _ => {
+///                 let here = turn.now() - *turn.state;
+///                 turn.send_line(format!("{} s", here.as_secs()));
+///             }
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut host = TestHost::<Clock>::new("{}").unwrap();
+/// let (ann, bob) = (host.open(), host.open());
+/// assert_eq!(host.output(ann), "session 1, from 127.0.0.1:1, by line\n");
+/// host.advance(Duration::from_secs(5));
+/// assert_eq!(host.line(ann, "?"), "5 s\n");
+/// assert_eq!(host.line(ann, "bye"), "bye\n");
+/// host.line(bob, "go");
+/// assert!(host.is_closed(ann) && host.is_closed(bob));
+/// ```
 pub struct Turn<'a, S = ()> {
     /// The session's state.
     pub state: State<'a, S>,
@@ -129,6 +191,28 @@ impl<S> Turn<'_, S> {
     /// Sends a text behind which the peer is to answer. On a telnet session EOR stands behind it
     /// where that was negotiated, else GA unless the peer wants none. Over WebSocket it is a text;
     /// elsewhere it is sent as [`Turn::send`] does.
+    ///
+    /// ```
+    /// use greenroom_handler::{Result, Turn, telnet};
+    ///
+    /// fn ask_password(turn: &mut Turn) {
+    ///     turn.prompt("Password: ");
+    ///     turn.hide_input(true);
+    /// }
+    ///
+    /// /// The same for an option that has no function of its own.
+    /// fn answered(turn: &mut Turn) {
+    ///     turn.telnet_wont(telnet::ECHO);
+    ///     turn.telnet_dont(telnet::WINDOW_SIZE);
+    ///     turn.send("\n");
+    /// }
+    ///
+    /// fn begin(turn: &mut Turn) {
+    ///     turn.telnet_do(telnet::WINDOW_SIZE);
+    ///     turn.telnet_will(telnet::GMCP);
+    ///     turn.subnegotiate(telnet::GMCP, br#"Core.Hello {"client": "greenroom"}"#);
+    /// }
+    /// ```
     pub fn prompt(&mut self, text: impl AsRef<[u8]>) {
         let status = self.host.prompt(text.as_ref());
         self.note_refusal("a prompt", status);
@@ -188,6 +272,33 @@ impl<S> Turn<'_, S> {
     ///
     /// Limit `datagram_amplification_max` refuses addresses other than that of the turn's own
     /// datagram, unless the operator lifts it: the host must not be an amplifier.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::TestHost;
+    /// use greenroom_handler::{Action, Endpoint, Handler, Result, Turn, handler};
+    /// use std::net::SocketAddr;
+    ///
+    /// struct Meet;
+    /// #[handler]
+    /// impl Handler for Meet {
+    ///     const SERVICE: &'static str = "meet";
+    ///     const ENDPOINTS: &'static [Endpoint] = &[Endpoint::udp(4025)];
+    ///     fn handle_service(&self, turn: &mut Turn, action: Action) -> Result {
+    ///         if let Action::Datagram { from, bytes } = action {
+    ///             let other: SocketAddr = std::str::from_utf8(bytes)?.parse()?;
+    ///             // The operator must allow this: `datagram_amplification_max`.
+    ///             turn.send_datagram(other, from.to_string());
+    ///             turn.send("told");
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut host = TestHost::<Meet>::new("{}").unwrap();
+    /// let (ann, bob) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap());
+    /// let sent = host.datagram(ann, "10.0.0.2:2");
+    /// assert_eq!(sent, [(bob, b"10.0.0.1:1".to_vec()), (ann, b"told".to_vec())]);
+    /// ```
     pub fn send_datagram(&mut self, to: SocketAddr, bytes: impl AsRef<[u8]>) {
         let status = self.host.send_datagram(&to.to_string(), bytes.as_ref());
         self.note_refusal("a datagram", status);
@@ -209,6 +320,52 @@ impl<S> Turn<'_, S> {
 
     /// Sets a timer of this session: after that time it fires once, [`crate::Action::Timer`]. A
     /// timer of the same name is set again. A session's timers end with it.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::TestHost;
+    /// use greenroom_handler::{Action, Handler, Result, Started, Turn, handler};
+    /// use std::time::Duration;
+    ///
+    /// struct Nap;
+    /// #[handler]
+    /// impl Handler for Nap {
+    ///     const SERVICE: &'static str = "nap";
+    ///     fn message(&self, turn: &mut Turn, line: &[u8]) -> Result {
+    ///         match line {
+    ///             b"stay" => turn.cancel_timer("sleepy"),
+    ///             // Set again, it fires later.
+    ///             _ => turn.set_timer("sleepy", Duration::from_secs(60)),
+    ///         }
+    ///         turn.subscribe("all");
+    ///         Ok(())
+    ///     }
+    ///     fn timer(&self, turn: &mut Turn, name: &str) -> Result {
+    ///         turn.send_line(name);
+    ///         Ok(())
+    ///     }
+    ///     fn handle_service(&self, turn: &mut Turn, action: Action) -> Result {
+    ///         match action {
+    ///             Action::Started(Started::Host) => {
+    ///                 turn.set_service_timer("noon", Duration::from_secs(100));
+    ///             }
+    ///             Action::Started(_) => turn.cancel_service_timer("noon"),
+    ///             Action::Timer(name) => turn.broadcast_line("all", name),
+    ///             _ => {}
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut host = TestHost::<Nap>::new("{}").unwrap();
+    /// host.turn(0, Action::Started(Started::Host));
+    /// let (ann, bob) = (host.open(), host.open());
+    /// host.line(ann, "hm");
+    /// host.line(bob, "hm");
+    /// host.line(bob, "stay");
+    /// host.advance(Duration::from_secs(100));
+    /// assert_eq!(host.output(ann), "sleepy\nnoon\n");
+    /// assert_eq!(host.output(bob), "noon\n");
+    /// ```
     pub fn set_timer(&mut self, name: &str, after: Duration) {
         let status = self.host.set_timer(name, nanoseconds(after), 0);
         self.note_refusal("a timer", status);
@@ -237,6 +394,51 @@ impl<S> Turn<'_, S> {
     /// comes back to this session as [`crate::Action::Job`], exactly once, in whatever build serves
     /// then. If the process dies meanwhile, the job runs again from its beginning. Returns its
     /// number.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::TestHost;
+    /// use greenroom_handler::{Action, Handler, Job, JobEnd, Result, Turn, handler};
+    ///
+    /// struct Files;
+    /// #[handler]
+    /// impl Handler for Files {
+    ///     const SERVICE: &'static str = "files";
+    ///     /// Number of the job under way.
+    ///     type State = Option<u64>;
+    ///     fn message(&self, turn: &mut Turn<Option<u64>>, line: &[u8]) -> Result {
+    ///         match (line, turn.state.take()) {
+    ///             (b"stop", Some(number)) => turn.cancel_job(number),
+    ///             (b"stop", None) => turn.send_line("nothing to stop"),
+    ///             // Reads may be done twice. What may not: `start_job_once`.
+    ///             (b"order", _) => *turn.state = Some(turn.start_job_once("order", line)),
+    ///             (path, _) => *turn.state = Some(turn.start_job("read", path)),
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///     fn job(&self, job: &Job) -> Result<Vec<u8>> {
+    ///         Ok(std::fs::read(std::str::from_utf8(job.input)?)?)
+    ///     }
+    ///     fn other(&self, turn: &mut Turn<Option<u64>>, action: Action) -> Result {
+    ///         if let Action::Job { end, .. } = action {
+    ///             *turn.state = None;
+    ///             match end {
+    ///                 JobEnd::Done(bytes) => turn.send(bytes),
+    ///                 JobEnd::Failed(why) | JobEnd::Lost(why) => turn.send_line(why),
+    ///             }
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut host = TestHost::<Files>::new("{}").unwrap();
+    /// let peer = host.open();
+    /// assert_eq!(host.line(peer, "/dev/null"), "");
+    /// assert!(host.line(peer, "/no/such/file").starts_with("No such file"));
+    /// host.hold_jobs();
+    /// host.line(peer, "/dev/null");
+    /// host.line(peer, "stop");
+    /// assert_eq!(host.line(peer, "stop"), "nothing to stop\n");
+    /// ```
     pub fn start_job(&mut self, name: &str, input: impl AsRef<[u8]>) -> u64 {
         let started = self.host.start_job(name, input.as_ref(), 0);
         self.started(started)
@@ -268,6 +470,31 @@ impl<S> Turn<'_, S> {
     /// untaken, or too many notes wait for it, this session's input waits until they are taken. A
     /// relay calls this each time behind the note that passes data on. Otherwise the other
     /// session's output grows to its limit, or notes are dropped.
+    ///
+    /// ```
+    /// use greenroom_handler::{Action, Result, Turn};
+    ///
+    /// /// A relay: passes lines on, and takes no more than the other side does.
+    /// fn message(turn: &mut Turn<Option<u64>>, line: &[u8]) -> Result {
+    ///     match *turn.state {
+    ///         Some(other) => {
+    ///             turn.note(other, line);
+    ///             turn.wait_for(other);
+    ///         }
+    ///         // No line is read before the other side is there.
+    ///         None => turn.hold(),
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// fn other(turn: &mut Turn<Option<u64>>, action: Action) -> Result {
+    ///     if let Action::Connect { result: Ok(session), .. } = action {
+    ///         *turn.state = Some(session);
+    ///         turn.go_on();
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn wait_for(&mut self, session: u64) {
         let status = self.host.wait_for(session);
         self.note_refusal("to wait", status);

@@ -43,6 +43,61 @@ impl<S> Turn<'_, S> {
     }
 
     /// Publishes a value on a topic, as [`Turn::publish`] does bytes.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::Conversation;
+    /// use greenroom_handler::{Action, Handler, Job, JobEnd, Result, Turn, handler};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Move {
+    ///     row: u8,
+    ///     column: u8,
+    /// }
+    ///
+    /// struct Board;
+    /// #[handler]
+    /// impl Handler for Board {
+    ///     const SERVICE: &'static str = "board";
+    ///     fn opened(&self, turn: &mut Turn) -> Result {
+    ///         turn.subscribe("board");
+    ///         Ok(())
+    ///     }
+    ///     fn message(&self, turn: &mut Turn, line: &[u8]) -> Result {
+    ///         let to = Move { row: 1, column: 2 };
+    ///         match line {
+    ///             b"move" => turn.publish_value_others("board", &to),
+    ///             b"show" => turn.publish_value("board", &to),
+    ///             _ => turn.start_job_value("think", &to).map(drop),
+    ///         }
+    ///     }
+    ///     fn job(&self, job: &Job) -> Result<Vec<u8>> {
+    ///         let Move { row, column } = job.value()?;
+    ///         Job::done(&Move { row: column, column: row })
+    ///     }
+    ///     fn other(&self, turn: &mut Turn, action: Action) -> Result {
+    ///         // The outcome of the job, if it has not failed.
+    ///         let done = matches!(action, Action::Job { end: JobEnd::Done(_), .. });
+    ///         if done || matches!(action, Action::Published { .. }) {
+    ///             let Move { row, column } = action.value()?;
+    ///             turn.send_line(format!("{row},{column}"));
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// Conversation::<Board>::new("{}").plays("
+    ///     ann opens
+    ///     bob opens
+    ///     ann says move
+    ///     bob hears 1,2
+    ///     ann says show
+    ///     ann hears 1,2
+    ///     bob hears 1,2
+    ///     ann says think
+    ///     ann hears 2,1
+    /// ");
+    /// ```
     pub fn publish_value(&mut self, topic: impl AsRef<[u8]>, value: &impl Serialize) -> Result<(), Fault> {
         self.publish(topic, packed(value, "a message")?);
         Ok(())
@@ -98,6 +153,63 @@ impl<S> Turn<'_, S> {
     }
 
     /// Sets a timer of the service that is a value, as [`Turn::set_service_timer`] does.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::TestHost;
+    /// use greenroom_handler::{Action, Handler, Result, Turn, handler, timer_value};
+    /// use serde::{Deserialize, Serialize};
+    /// use std::time::Duration;
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// enum Due {
+    ///     Warn,
+    ///     Close { room: u32 },
+    /// }
+    ///
+    /// struct Rooms;
+    /// #[handler]
+    /// impl Handler for Rooms {
+    ///     const SERVICE: &'static str = "rooms";
+    ///     fn message(&self, turn: &mut Turn, line: &[u8]) -> Result {
+    ///         turn.subscribe("1");
+    ///         match line {
+    ///             b"open" => {
+    ///                 turn.cancel_timer_value(&Due::Warn)?;
+    ///                 turn.cancel_service_timer_value(&Due::Close { room: 1 })
+    ///             }
+    ///             _ => {
+    ///                 turn.set_timer_value(&Due::Warn, Duration::from_secs(5))?;
+    ///                 let close = Due::Close { room: 1 };
+    ///                 turn.set_service_timer_value(&close, Duration::from_secs(10))
+    ///             }
+    ///         }
+    ///     }
+    ///     fn timer(&self, turn: &mut Turn, name: &str) -> Result {
+    ///         if let Due::Warn = timer_value(name)? {
+    ///             turn.send_line("soon");
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///     fn handle_service(&self, turn: &mut Turn, action: Action) -> Result {
+    ///         if let Action::Timer(_) = action
+    ///             && let Due::Close { room } = action.value()?
+    ///         {
+    ///             turn.broadcast_line(room.to_string(), "closed");
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut host = TestHost::<Rooms>::new("{}").unwrap();
+    /// let peer = host.open();
+    /// host.line(peer, "close");
+    /// host.advance(Duration::from_secs(10));
+    /// assert_eq!(host.output(peer), "soon\nclosed\n");
+    /// host.line(peer, "close");
+    /// host.line(peer, "open");
+    /// host.advance(Duration::from_secs(10));
+    /// assert_eq!(host.output(peer), "");
+    /// ```
     pub fn set_service_timer_value(&mut self, timer: &impl Serialize, after: Duration) -> Result<(), Fault> {
         self.set_service_timer(&timer_name(timer)?, after);
         Ok(())

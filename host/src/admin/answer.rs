@@ -16,6 +16,7 @@ use crate::admin::restore;
 use crate::admin::trail::Trail;
 use crate::admin::watch::watch;
 use crate::admin::{amend, lists, look};
+use crate::config::admin::Role;
 use crate::protocol::admin::{AdminCommand, Reply};
 use greenroom_core::reload::request::Requester;
 use std::io;
@@ -32,8 +33,10 @@ pub fn answer(
     audit: Option<PathBuf>,
     mailbox: QueryMailbox,
 ) {
-    on_thread(stream, move |stream| {
-        let mut caller = Caller::new(&stream)?;
+    // An operator's role is not known here: a command that only looks has a reader's place.
+    let role = command.role();
+    on_thread(stream, role, move |stream| {
+        let mut caller = Caller::new(&stream, role)?;
         let trail = Trail::begin(&command, by, audit, &mailbox);
         let result = run(command, by, &mut caller, &mailbox);
         end(&mut caller, trail, result, &mailbox)
@@ -49,11 +52,11 @@ pub fn configure(
     audit: Option<PathBuf>,
     mailbox: QueryMailbox,
 ) -> bool {
-    on_thread(stream, move |stream| {
+    on_thread(stream, Role::Operate, move |stream| {
         let trail = Trail::begin(&AdminCommand::Configure, proposal.by, audit, &mailbox);
         // The caller may be gone: the configuration is proposed all the same.
         let asked = ask(&mailbox, Query::Configure(proposal));
-        let mut caller = Caller::new(&stream)?;
+        let mut caller = Caller::new(&stream, Role::Operate)?;
         let result = asked.and_then(|answers| reports(answers, &mut caller));
         end(&mut caller, trail, result, &mailbox)
     })

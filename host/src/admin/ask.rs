@@ -112,6 +112,7 @@ pub(super) fn reports(answers: Receiver<Answer>, caller: &mut Caller<'_>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::admin::Role;
     use greenroom_core::ledger::{Outcome, Restored};
     use std::io::Read;
     use std::os::unix::net::UnixStream;
@@ -128,7 +129,7 @@ mod tests {
                 reply.send(Answer::Report(Box::new(report))).unwrap();
             }
             drop(reply);
-            let all = super::reports(answers, &mut Caller::new(&ours).unwrap()).is_ok();
+            let all = super::reports(answers, &mut Caller::new(&ours, Role::Operate).unwrap()).is_ok();
             drop(ours);
             let mut said = String::new();
             theirs.read_to_string(&mut said).unwrap();

@@ -2,13 +2,16 @@
 //!
 //! A thread for each caller keeps the loops free. A caller that sends nothing blocks its own
 //! thread, for at most 30 s at a time. One that reads nothing, such as a pager, is waited for up
-//! to 10 minutes. Each process serves at most 32 callers at once; further ones are told so,
-//! without a thread. A caller that has read nothing for 30 s is not counted, up to as many again.
+//! to 10 minutes. Each process serves at most 32 callers at once that may change something, and 24
+//! that may not; further ones are told so, without a thread. So those who look keep nobody from a
+//! change. A caller that has read nothing for 30 s is not counted, up to as many again.
 //!
 //! If the process ends, [`finish`] gives the callers 500 ms to hear so.
 
+use crate::config::admin::Role;
 use crate::protocol::admin::Reply;
 use crate::sys::descriptors::limit;
+use crate::sys::process_state::give_way;
 use greenroom_core::ledger::Outcome;
 use serde_json::{Map, Value, json};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
@@ -20,45 +23,67 @@ use std::time::{Duration, Instant};
 /// Longest command, in bytes. A longer one is cut off there, can't be parsed, and is refused.
 /// Data of a restore follows the command and does not count.
 pub(super) const COMMAND_BYTES_MAX: u64 = 64 * 1024;
-/// Most callers at once, in this process, and at most one for eight open files that it may have.
-/// Bounds threads, descriptors, and the queries that the loop finds.
+/// Most callers at once that may change something, in this process, and at most one for eight open
+/// files that it may have. Those that may not are at most three quarters of this. Bounds threads,
+/// descriptors, and the queries that the loop finds.
 const CALLERS_MAX: usize = 32;
-/// Number of callers under way. One that is refused is not among them.
-static CALLERS: AtomicUsize = AtomicUsize::new(0);
+/// Numbers of callers under way: those that may not change anything, and those that may. One that
+/// is refused is not among them.
+static CALLERS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 /// Time for which a host that ends waits until callers have heard so.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
 /// Time after which a caller that sends nothing is dropped, and one that does not read its answer
 /// stands still.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Number of callers under way that stand still, and give their places to others.
-static STANDING: AtomicUsize = AtomicUsize::new(0);
+/// Numbers of callers under way that stand still, and give their places to others of their role.
+static STANDING: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 /// Time after which a caller that does not read its answer is dropped.
 pub(super) const READER_MAX: Duration = Duration::from_secs(600);
 
-/// Serves a caller on a thread of its own. False: there are too many, or no thread can be started,
-/// and the caller is told so. A refusal takes no thread, so a flood of callers costs none.
+/// Most callers of a role at once.
+pub fn callers_max(role: Role) -> usize {
+    let most = CALLERS_MAX.min(limit() / 8);
+    if role == Role::Operate { most } else { most - most / 4 }
+}
+
+/// Number of callers of a role that are under way.
+fn under_way(role: Role) -> &'static AtomicUsize {
+    &CALLERS[usize::from(role == Role::Operate)]
+}
+
+/// Number of callers of a role that stand still.
+fn standing(role: Role) -> &'static AtomicUsize {
+    &STANDING[usize::from(role == Role::Operate)]
+}
+
+/// Serves a caller on a thread of its own. `role`: what it may do at most. False: there are too
+/// many, or no thread can be started, and the caller is told so. A refusal takes no thread, so a
+/// flood of callers costs none.
 pub(super) fn on_thread(
     stream: UnixStream,
+    role: Role,
     serve: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static,
 ) -> bool {
     // Counted before the test, so that two callers cannot both take the last place.
-    let most = CALLERS_MAX.min(limit() / 8);
-    if CALLERS.fetch_add(1, Relaxed) >= most {
-        CALLERS.fetch_sub(1, Relaxed);
+    let most = callers_max(role);
+    if under_way(role).fetch_add(1, Relaxed) >= most {
+        under_way(role).fetch_sub(1, Relaxed);
         refuse(&stream, &format!("{most} commands are under way already"));
         return false;
     }
     // A thread that can't be started drops its socket with its closure.
     let to_refuse = stream.try_clone();
     let served = std::thread::Builder::new().name("caller".into()).spawn(move || {
+        // A thread of the keeper or the worker, beside its loop.
+        give_way();
         // Given back however the thread ends.
-        let _place = Place;
+        let _place = Place(role);
         if let Err(e) = serve(stream) {
             tracing::debug!("admin: {e}");
         }
     });
     if let Err(e) = &served {
-        CALLERS.fetch_sub(1, Relaxed);
+        under_way(role).fetch_sub(1, Relaxed);
         if let Ok(stream) = to_refuse {
             refuse(&stream, &format!("no thread can be started for the command: {e}"));
         }
@@ -67,17 +92,17 @@ pub(super) fn on_thread(
 }
 
 /// Place of a caller under way.
-struct Place;
+struct Place(Role);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        CALLERS.fetch_sub(1, Relaxed);
+        under_way(self.0).fetch_sub(1, Relaxed);
     }
 }
 
 /// Whether callers wait for their answers. A worker that hands over waits for them.
 pub fn is_busy() -> bool {
-    CALLERS.load(Relaxed) > 0
+    CALLERS.iter().any(|n| n.load(Relaxed) > 0)
 }
 
 /// Waits until every caller has its answer, if only that the host has stopped. At most 500 ms.
@@ -86,7 +111,7 @@ pub fn is_busy() -> bool {
 /// hear a broken connection instead of the reason.
 pub fn finish() {
     let give_up = Instant::now() + GOODBYE_MAX;
-    while CALLERS.load(Relaxed) > 0 && Instant::now() < give_up {
+    while is_busy() && Instant::now() < give_up {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -97,7 +122,7 @@ pub fn refuse(stream: &UnixStream, why: &str) {
     let said = stream.set_nonblocking(true).and_then(|()| {
         // What the caller has sent: a socket that is closed over it would reset the answer.
         let _ = (&mut &*stream).take(COMMAND_BYTES_MAX).read_to_end(&mut Vec::new());
-        Caller::new(stream)?.say(&Reply::Error(why.to_owned()))
+        Caller::new(stream, Role::Read)?.say(&Reply::Error(why.to_owned()))
     });
     if let Err(e) = said {
         tracing::debug!("admin: {e}");
@@ -161,6 +186,8 @@ impl HeardEnd {
 /// Writer that waits for a slow reader, and counts it as one that stands still meanwhile.
 struct Unhurried<'a> {
     stream: &'a UnixStream,
+    /// Role that the caller's place is one of.
+    role: Role,
     /// The caller has given its place to others.
     stands: bool,
     /// Time after which it stands still.
@@ -172,9 +199,10 @@ struct Unhurried<'a> {
 impl Unhurried<'_> {
     /// Gives the caller's place to others, if it is a counted one and few have done so.
     fn stand(&mut self) {
-        let most = CALLERS_MAX.min(limit() / 8);
-        if !self.stands && STANDING.fetch_update(Relaxed, Relaxed, |n| (n < most).then_some(n + 1)).is_ok() {
-            CALLERS.fetch_sub(1, Relaxed);
+        let most = callers_max(self.role);
+        let one_more = |n| (n < most).then_some(n + 1);
+        if !self.stands && standing(self.role).fetch_update(Relaxed, Relaxed, one_more).is_ok() {
+            under_way(self.role).fetch_sub(1, Relaxed);
             self.stands = true;
         }
     }
@@ -182,8 +210,8 @@ impl Unhurried<'_> {
     /// Takes a place again. There may be more callers than places for a while.
     fn go_on(&mut self) {
         if std::mem::take(&mut self.stands) {
-            CALLERS.fetch_add(1, Relaxed);
-            STANDING.fetch_sub(1, Relaxed);
+            under_way(self.role).fetch_add(1, Relaxed);
+            standing(self.role).fetch_sub(1, Relaxed);
         }
     }
 }
@@ -216,14 +244,14 @@ impl Write for Unhurried<'_> {
 }
 
 impl<'a> Caller<'a> {
-    /// Takes a caller's socket, with time limits for reading and writing. Sets options of the
-    /// socket only, so it can be repeated in another process.
-    pub(super) fn new(stream: &'a UnixStream) -> io::Result<Caller<'a>> {
+    /// Takes the socket of a caller of a role, with time limits for reading and writing. Sets
+    /// options of the socket only, so it can be repeated in another process.
+    pub(super) fn new(stream: &'a UnixStream, role: Role) -> io::Result<Caller<'a>> {
         stream.set_read_timeout(Some(CALLER_TIMEOUT))?;
         stream.set_write_timeout(Some(CALLER_TIMEOUT))?;
         // A write that has timed out took about that long.
         let (stands_after, ends_after) = (CALLER_TIMEOUT / 2, READER_MAX);
-        let out = BufWriter::new(Unhurried { stream, stands: false, stands_after, ends_after });
+        let out = BufWriter::new(Unhurried { stream, role, stands: false, stands_after, ends_after });
         Ok(Caller { out, told: HeardEnd::default() })
     }
 
@@ -257,23 +285,30 @@ mod tests {
     fn a_reader_that_stands_still_is_waited_for() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_write_timeout(Some(Duration::from_millis(5))).unwrap();
-        let slow =
-            |ends_after| Unhurried { stream: &ours, stands: false, stands_after: Duration::ZERO, ends_after };
-        let standing = STANDING.load(Relaxed);
-        CALLERS.fetch_add(1, Relaxed);
+        let role = Role::Operate;
+        let slow = |ends_after| Unhurried {
+            stream: &ours,
+            role,
+            stands: false,
+            stands_after: Duration::ZERO,
+            ends_after,
+        };
+        let standing = || standing(role).load(Relaxed);
+        let before = standing();
+        under_way(role).fetch_add(1, Relaxed);
         let all = vec![7; 2_000_000];
         std::thread::scope(|scope| {
             let writes = scope.spawn(|| slow(Duration::from_secs(3600)).write_all(&all));
-            while STANDING.load(Relaxed) == standing {
+            while standing() == before {
                 std::thread::yield_now();
             }
             let mut read = vec![0; all.len()];
             theirs.read_exact(&mut read).unwrap();
             assert!(writes.join().unwrap().is_ok() && read == all);
         });
-        assert_eq!(STANDING.load(Relaxed), standing);
+        assert_eq!(standing(), before);
         let error = slow(Duration::from_millis(20)).write_all(&all).unwrap_err();
-        assert_eq!((error.kind(), STANDING.load(Relaxed)), (ErrorKind::WouldBlock, standing));
-        CALLERS.fetch_sub(1, Relaxed);
+        assert_eq!((error.kind(), standing()), (ErrorKind::WouldBlock, before));
+        under_way(role).fetch_sub(1, Relaxed);
     }
 }

@@ -126,7 +126,8 @@ fn accept(listener: &UnixListener, access: &Arc<Access>, post: &Mailbox<Asked>) 
                 Ok(who) if who.role.is_none() => refuse(&stream, &who.stranger()),
                 Ok(who) => {
                     let (access, post) = (access.clone(), post.clone());
-                    on_thread(stream, move |stream| take_in(stream, who, &access, &post));
+                    let role = who.role.unwrap_or(Role::Read);
+                    on_thread(stream, role, move |stream| take_in(stream, who, &access, &post));
                 }
                 Err(e) => refuse(&stream, &format!("the kernel doesn't say who calls: {e}")),
             },
@@ -141,7 +142,7 @@ fn accept(listener: &UnixListener, access: &Arc<Access>, post: &Mailbox<Asked>) 
 ///
 /// Fails if the caller is gone or too slow; nothing was asked then, or the answer is lost.
 fn take_in(stream: UnixStream, who: AdminCaller, access: &Access, post: &Mailbox<Asked>) -> io::Result<()> {
-    let mut caller = Caller::new(&stream)?;
+    let mut caller = Caller::new(&stream, who.role.unwrap_or(Role::Read))?;
     let by = Requester::Operator { uid: who.uid, pid: who.pid };
     let mut line = Vec::new();
     // Bytes behind the line would be lost with this reader. A caller sends none: data of a

@@ -38,6 +38,19 @@ impl Config {
         Ok(config)
     }
 
+    /// Paths of the files that the settings in a configuration file name, whether they are there or
+    /// not; `None`: the file is none that can be read.
+    pub fn files_named_in(path: &Path) -> Option<BTreeSet<PathBuf>> {
+        let root: Table = std::fs::read_to_string(path).ok()?.parse().ok()?;
+        let mut all = BTreeSet::new();
+        for service in root.get("service").and_then(Value::as_table).into_iter().flat_map(|s| s.values()) {
+            let settings = service.get("settings").and_then(Value::as_table);
+            settings.into_iter().for_each(|settings| collect(settings, &mut all));
+        }
+        let base = path.parent().unwrap_or(Path::new(""));
+        Some(all.into_iter().map(|file| base.join(file)).collect())
+    }
+
     /// Paths of the files that settings name.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let mut all = BTreeSet::new();

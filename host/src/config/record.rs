@@ -81,7 +81,7 @@ impl<'de> Deserialize<'de> for RecordedConfig {
 /// Names of the values in a record that a configuration read from it does not have.
 ///
 /// The configuration is written again and compared by names. A field that is unknown and null
-/// or an empty list is not named: it has no effect.
+/// or an empty list is not named: it has no effect. Contents of files are known by their hashes.
 pub fn unknown_fields(record: &Value, config: &Config) -> Vec<String> {
     let names = |value: &Value| {
         let mut names = BTreeMap::new();
@@ -89,7 +89,8 @@ pub fn unknown_fields(record: &Value, config: &Config) -> Vec<String> {
         names
     };
     let known = names(&config.without_contents());
-    names(record).into_keys().filter(|name| !known.contains_key(name)).collect()
+    let is_content = |name: &str| name.split('.').next() == Some(FILES);
+    names(record).into_keys().filter(|name| !known.contains_key(name) && !is_content(name)).collect()
 }
 
 /// JSON from which a struct is read without the fields that the struct does not have. Maps keep
@@ -217,6 +218,9 @@ mod tests {
                 "service.chat.transport"
             ]
         );
+        // Contents of files are no values of a later version.
+        record["files"] = json!({"ab": "b25l"});
+        assert_eq!(unknown_fields(&record, &config), unknown);
         record["limits"]["idle_ms"] = json!("soon");
         let said = serde_json::from_value::<RecordedConfig>(record).unwrap_err().to_string();
         assert!(said.contains("invalid type"), "{said}");

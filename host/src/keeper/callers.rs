@@ -4,9 +4,8 @@
 //! milliseconds, so an operator rarely notices one. Behind the deadline, the operator is told why
 //! no worker serves.
 
-use crate::admin::caller::refuse;
+use crate::admin::caller::{callers_max, refuse};
 use crate::protocol::admin::AdminCommand;
-use crate::sys::descriptors::limit;
 use greenroom_core::reload::request::Requester;
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
@@ -14,9 +13,6 @@ use std::time::{Duration, Instant};
 
 /// Time that a command waits for a worker.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// Commands that wait at once, each with a descriptor, and at most one for eight open files that
-/// this process may have. A further one is refused.
-const CALLERS_MAX: usize = 32;
 
 /// A command, its requester, and the socket to answer on.
 pub(super) struct WaitingCaller {
@@ -37,9 +33,10 @@ pub(super) struct Callers {
 }
 
 impl Callers {
-    /// Has a caller wait. Beyond [`CALLERS_MAX`] it is refused.
+    /// Has a caller wait, with its descriptor. Beyond [`callers_max`] it is refused. Commands that
+    /// only look leave places to those that change something.
     pub(super) fn add(&mut self, caller: WaitingCaller) {
-        if self.waiting.len() < CALLERS_MAX.min(limit() / 8) {
+        if self.waiting.len() < callers_max(caller.command.role()) {
             self.waiting.push_back((Instant::now() + WAIT_MAX, caller));
         } else {
             refuse(&caller.stream, "too many commands wait for a worker already");

@@ -31,6 +31,7 @@ mod samples;
 
 use crate::protocol::link::{Link, Received};
 use crate::protocol::observer::{FromObserver, ToObserver};
+use crate::sys::process_state::give_way;
 use routes::Served;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, ErrorKind};
@@ -64,6 +65,7 @@ struct Observer {
 /// Serves until the keeper at the socket's other end is gone. An error says why the process ends
 /// before.
 pub fn serve(socket: OwnedFd) -> Result<(), String> {
+    give_way();
     let observer = Observer {
         keeper: Link::new(socket),
         serving: None,

@@ -22,7 +22,7 @@
 use crate::plugin::apart::{Namespaces, THREADS_MAX};
 use crate::plugin::system_calls::allow_computing;
 use crate::protocol::status::Confined;
-use crate::sys::fork::share_processors;
+use crate::sys::process_state::give_way;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope,
@@ -32,9 +32,6 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-/// Priority below the worker's. The weight of nice 5 is a third of that of nice 0. So on a busy
-/// machine the trial still goes on, at a third of the worker's share.
-const NICE: i32 = 5;
 /// Most descriptors of a candidate: pipes of as many take 32 MiB of the kernel's memory.
 const DESCRIPTORS_MAX: u64 = 1024;
 /// Processes of a trial's user namespace that are no threads of the candidate.
@@ -87,8 +84,7 @@ fn limit_resources(cpu_s: u64, memory: u64, namespaces: Namespaces) {
         limit(Resource::Nproc, THREADS_MAX + OTHER_PROCESSES);
     }
     // Sessions that are served come first.
-    share_processors();
-    let _ = rustix::process::nice(NICE);
+    give_way();
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }
 

@@ -7,17 +7,20 @@
 //! | linkage | the next build would | here |
 //! | --- | --- | --- |
 //! | a unique symbol (`STB_GNU_UNIQUE`) of its own | use the object of the first build | refused |
-//! | a needed library outside the system's folders | use the file that was loaded first | refused |
+//! | a library outside the system's folders, needed at any depth | use the first file | refused |
 //! | initial-exec thread-local storage | find little room in a process | counted |
 //!
 //! GNU C++ makes unique symbols of static variables in inline functions and templates. Symbols of
 //! libraries that a build needs do not count: those libraries are the same for both builds.
 //!
 //! Only tables that section headers name are read, O(symbols + needed libraries x folders).
+//! Libraries that a handler opens by itself (`dlopen`) are in no table, and are not seen.
 
 use object::LittleEndian;
 use object::elf;
 use object::read::elf::{Dynamic, ElfFile64, ProgramHeader as _, Sym as _};
+use object::read::{ReadCache, ReadRef};
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 /// ELF file as its tables are found in it.
@@ -40,8 +43,14 @@ const SYSTEM: [&str; 9] = [
     "/gnu/store",
 ];
 
+/// Folders below those of the system that the loader searches, by processor.
+const SUBFOLDERS: [&str; 3] = ["", "x86_64-linux-gnu", "aarch64-linux-gnu"];
+
 /// Meanings of `$LIB` in a run path, by system and processor.
 const LIB: [&str; 4] = ["lib", "lib64", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu"];
+
+/// Libraries that are looked through for what they need in turn. More are let pass.
+const LIBRARIES_MAX: usize = 500;
 
 /// Checks the linkage of a library that lies at `path`, and returns the bytes of initial-exec
 /// thread-local storage that each process must have for it. An error says what to link otherwise.
@@ -53,32 +62,93 @@ pub(super) fn check(bytes: &[u8], path: &Path) -> Result<u64, String> {
             "it defines the unique symbol {name}: a later build would use the object of the first one; compile with -fno-gnu-unique, and link static libraries that bring it with -Wl,--exclude-libs,ALL"
         ));
     }
-    let table = file.elf_dynamic_table().map_err(damaged)?;
-    let text = |d: Dynamic| table.string(d).map(|t| String::from_utf8_lossy(t).into_owned()).map_err(damaged);
-    let (mut needed, mut rpath, mut runpath, mut is_static_tls) = (Vec::new(), None, None, false);
-    for entry in &table {
-        match entry.tag {
-            elf::DT_NEEDED | elf::DT_AUXILIARY | elf::DT_FILTER | elf::DT_AUDIT | elf::DT_DEPAUDIT => {
-                needed.push(text(entry)?);
-            }
-            elf::DT_RPATH => rpath = Some(text(entry)?),
-            elf::DT_RUNPATH => runpath = Some(text(entry)?),
-            elf::DT_FLAGS => is_static_tls = entry.val & elf::DF_STATIC_TLS.0 != 0,
-            _ => {}
-        }
-    }
-    let folders = searched(path, rpath, runpath, std::env::var("LD_LIBRARY_PATH").ok());
-    for name in &needed {
-        if let Some(found) = outside(name, &folders) {
-            return Err(format!(
-                "it needs {}, which is {} and outside the system's folders: a process keeps the first one that it loads, so a later one would not run; link it statically (-l:NAME.a), or install it in /usr/local/lib and start the host anew when it changes",
-                short(name),
-                short(&found.display().to_string())
-            ));
-        }
+    let needs = Needs::of(&file).map_err(damaged)?;
+    let is_static_tls = needs.is_static_tls;
+    let environment = std::env::var("LD_LIBRARY_PATH").ok();
+    if let Some((chain, found)) = outside_at_any_depth(needs, path, environment.as_deref(), &SYSTEM) {
+        return Err(format!(
+            "it needs {}, which is {} and outside the system's folders: a process keeps the first one that it loads, so a later one would not run; link it statically (-l:NAME.a), or install it in /usr/local/lib and start the host anew when it changes",
+            chain.iter().map(|name| short(name)).collect::<Vec<_>>().join(", which needs "),
+            short(&found.display().to_string())
+        ));
     }
     let tls = file.elf_program_headers().iter().find(|s| s.p_type(LittleEndian) == elf::PT_TLS);
     Ok(tls.filter(|_| is_static_tls).map_or(0, |s| s.p_memsz(LittleEndian)))
+}
+
+/// Words of a library for the loader.
+#[derive(Default)]
+struct Needs {
+    /// Names of the libraries that it needs.
+    needed: Vec<String>,
+    rpath: Option<String>,
+    runpath: Option<String>,
+    is_static_tls: bool,
+}
+
+impl Needs {
+    /// Reads them off a file.
+    fn of<'a, R: ReadRef<'a>>(file: &ElfFile64<'a, LittleEndian, R>) -> Result<Needs, object::read::Error> {
+        let table = file.elf_dynamic_table()?;
+        let text = |d: Dynamic| table.string(d).map(|t| String::from_utf8_lossy(t).into_owned());
+        let mut needs = Needs::default();
+        for entry in &table {
+            match entry.tag {
+                elf::DT_NEEDED | elf::DT_AUXILIARY | elf::DT_FILTER | elf::DT_AUDIT | elf::DT_DEPAUDIT => {
+                    needs.needed.push(text(entry)?);
+                }
+                elf::DT_RPATH => needs.rpath = Some(text(entry)?),
+                elf::DT_RUNPATH => needs.runpath = Some(text(entry)?),
+                elf::DT_FLAGS => needs.is_static_tls = entry.val & elf::DF_STATIC_TLS.0 != 0,
+                _ => {}
+            }
+        }
+        Ok(needs)
+    }
+
+    /// Reads them off a library on disk, without the rest of it. `None`: the file is no library
+    /// that can be read.
+    fn of_file(path: &Path) -> Option<Needs> {
+        let cache = ReadCache::new(std::fs::File::open(path).ok()?);
+        Needs::of(&ElfFile64::parse(&cache).ok()?).ok()
+    }
+}
+
+/// First needed library outside the system's folders, in the order in which the loader meets them:
+/// the names that lead to it, and its file. `None`: there is none.
+///
+/// Each name is loaded once in a process, so it is looked at once. Libraries of the system are
+/// followed for what they need in turn, with the folders of their own run paths.
+fn outside_at_any_depth(
+    needs: Needs,
+    path: &Path,
+    environment: Option<&str>,
+    system: &[&str],
+) -> Option<(Vec<String>, PathBuf)> {
+    let mut met = BTreeSet::new();
+    let mut open = VecDeque::from([(needs, path.to_owned(), Vec::new(), Vec::new())]);
+    while let Some((needs, path, inherited, chain)) = open.pop_front() {
+        let own = needs.rpath.filter(|_| needs.runpath.is_none());
+        // The older kind counts for what is needed in turn, too.
+        let inherited = [expanded(own.as_deref(), &path), inherited].concat();
+        let mut folders = if needs.runpath.is_none() { inherited.clone() } else { Vec::new() };
+        folders.extend(expanded(environment, &path));
+        folders.extend(expanded(needs.runpath.as_deref(), &path));
+        for name in needs.needed {
+            if met.len() >= LIBRARIES_MAX || !met.insert(name.clone()) {
+                continue;
+            }
+            let chain = [&chain[..], std::slice::from_ref(&name)].concat();
+            let Some(found) = find(&name, &folders, system) else { continue };
+            if !system.iter().any(|folder| found.starts_with(folder)) {
+                return Some((chain, found));
+            }
+            if let Some(needs) = Needs::of_file(&found) {
+                open.push_back((needs, found, inherited.clone(), chain));
+            }
+        }
+    }
+    None
 }
 
 /// Name of a unique symbol that a library defines; `None`: it defines none.
@@ -96,21 +166,12 @@ fn short(name: &str) -> &str {
     &name[..name.floor_char_boundary(NAME_BYTES_MAX)]
 }
 
-/// Folders that the loader searches for what a library at `path` needs, before the system's: those
-/// of the library, and of the host's environment. They are taken from the library's own place, not
-/// from its private copy's.
-fn searched(
-    path: &Path,
-    rpath: Option<String>,
-    runpath: Option<String>,
-    environment: Option<String>,
-) -> Vec<PathBuf> {
-    // A run path replaces the older kind.
-    let own = rpath.filter(|_| runpath.is_none());
-    let lists = [own, environment, runpath];
+/// Folders of a run path or of the environment, for a library at `path`. They are taken from the
+/// library's own place, not from its private copy's.
+fn expanded(list: Option<&str>, path: &Path) -> Vec<PathBuf> {
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let origin = real.parent().unwrap_or(Path::new("/")).to_string_lossy();
-    let all = lists.iter().flatten().flat_map(|list| list.split([':', ';'])).filter(|f| !f.is_empty());
+    let all = list.unwrap_or_default().split([':', ';']).filter(|f| !f.is_empty());
     let all = all.map(|f| f.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin));
     all.flat_map(|f| with_subfolders(&f)).collect()
 }
@@ -130,15 +191,18 @@ fn with_subfolders(folder: &str) -> Vec<PathBuf> {
     all
 }
 
-/// File outside the system's folders that a needed name leads to; `None`: it leads into them, or
-/// nowhere, which the loader says itself.
-fn outside(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
+/// File that a needed name leads to, in these folders or behind them in those of the system;
+/// `None`: it leads nowhere, which the loader says itself.
+fn find(name: &str, folders: &[PathBuf], system: &[&str]) -> Option<PathBuf> {
+    let behind = || system.iter().flat_map(|folder| SUBFOLDERS.map(|below| Path::new(folder).join(below)));
     let found = match name.contains('/') {
-        true => Some(PathBuf::from(name)),
-        false => folders.iter().map(|folder| folder.join(name)).find(|file| file.is_file()),
-    }?;
-    let real = found.canonicalize().unwrap_or(found);
-    (!SYSTEM.iter().any(|folder| real.starts_with(folder))).then_some(real)
+        true => PathBuf::from(name),
+        false => {
+            let all = folders.iter().cloned().chain(behind());
+            all.map(|folder| folder.join(name)).find(|file| file.is_file())?
+        }
+    };
+    Some(found.canonicalize().unwrap_or(found))
 }
 
 #[cfg(test)]
@@ -152,21 +216,32 @@ mod tests {
         std::fs::write(dir.join("libhelp.so"), "").unwrap();
         let text = |s: &str| Some(s.to_owned());
         let at = dir.join("libx.so");
-        let folders = searched(&at, text("/rpath"), text("/a:$ORIGIN"), text("/env"));
-        assert_eq!(folders, [Path::new("/env"), Path::new("/a"), &dir]);
-        assert_eq!(searched(&at, text("${ORIGIN}/x"), None, None), [dir.join("x")]);
-        assert_eq!(outside("libhelp.so", &folders), Some(dir.join("libhelp.so")));
-        assert_eq!(outside("libother.so", &folders), None);
+        let needs = |name: &str, rpath, runpath| Needs {
+            needed: vec![name.to_owned()],
+            rpath,
+            runpath,
+            ..Needs::default()
+        };
+        let outside = |needs, env| outside_at_any_depth(needs, &at, env, &SYSTEM).map(|(_, file)| file);
+        let here = Some(dir.join("libhelp.so"));
+        assert_eq!(expanded(Some("/a:$ORIGIN"), &at), [Path::new("/a"), &dir]);
+        assert_eq!(expanded(Some("${ORIGIN}/x;"), &at), [dir.join("x")]);
+        assert_eq!(outside(needs("libhelp.so", None, text("/a:$ORIGIN")), None), here);
+        assert_eq!(outside(needs("libhelp.so", text("$ORIGIN"), None), None), here);
+        assert_eq!(outside(needs("libhelp.so", None, None), dir.to_str()), here);
+        assert_eq!(outside(needs("libhelp.so", text("$ORIGIN"), text("/a")), None), None, "the newer kind");
+        assert_eq!(outside(needs("libother.so", None, text("$ORIGIN")), None), None);
         // Folders that the loader makes up.
         let within = [("lib64", "/$LIB"), ("glibc-hwcaps/x86-64-v2", ""), ("lib/glibc-hwcaps/x", "/${LIB}")];
         for (n, (folder, path)) in within.into_iter().enumerate() {
             let (folder, name) = (dir.join(folder), format!("libhelp{n}.so"));
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join(&name), "").unwrap();
-            let folders = searched(&at, None, text(&format!("$ORIGIN{path}")), None);
-            assert_eq!(outside(&name, &folders), Some(folder.join(&name)));
+            let found = outside(needs(&name, None, text(&format!("$ORIGIN{path}"))), None);
+            assert_eq!(found, Some(folder.join(&name)));
         }
-        assert_eq!(outside("/usr/lib/libnone.so", &folders), None);
-        assert_eq!(outside("/opt/none/libnone.so", &folders), Some("/opt/none/libnone.so".into()));
+        assert_eq!(outside(needs("/usr/lib/libnone.so", None, None), None), None);
+        let named = outside(needs("/opt/none/libnone.so", None, None), None);
+        assert_eq!(named, Some("/opt/none/libnone.so".into()));
     }
 }

@@ -70,12 +70,3 @@ pub fn end_as(status: WaitStatus) -> ! {
     }
     exit_now(status.exit_status().unwrap_or(1))
 }
-
-/// Puts this process under the policy that shares the processors fairly, in case that it inherited
-/// one of real time. Best effort.
-pub fn share_processors() {
-    // SAFETY: all zero is a valid parameter, and the one that this policy wants.
-    let none: libc::sched_param = unsafe { zeroed() };
-    // SAFETY: the kernel reads one parameter. The process number 0 is this one.
-    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const none) };
-}

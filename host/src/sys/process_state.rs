@@ -13,11 +13,28 @@
 //! | mask of new files | 077 |
 //!
 //! Descriptors 0 to 2 are open: Rust opens `/dev/null` for those that are not, before `main`.
+//!
+//! Threads and processes beside the loop compete with it for processors, so they begin with
+//! [`give_way`]. They then have a third of its weight and never interrupt it, and it interrupts
+//! them. What was lowered cannot be raised again.
 
 use rustix::fs::Mode;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::mem::zeroed;
+
+/// Nice value of what gives way to the loop: a third of the weight of nice 0.
+const NICE: i32 = 5;
+
+/// Has the calling thread, and all that it starts from now on, give way to the loop, whatever
+/// priority it has inherited. Best effort.
+pub fn give_way() {
+    // SAFETY: all zero is a valid parameter, and the one that this policy wants.
+    let none: libc::sched_param = unsafe { zeroed() };
+    // SAFETY: the kernel reads one parameter. The number 0 is the calling thread.
+    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const none) };
+    let _ = rustix::process::nice(NICE);
+}
 
 /// Puts everything that was inherited into a known state. To be called first, before there is
 /// another thread. Repeatable. Nothing here is worth ending for, so failures are left alone.

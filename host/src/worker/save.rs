@@ -24,6 +24,7 @@
 use crate::mailbox::Mailbox;
 use crate::saved_file;
 use crate::saved_file::{Saved, Unread};
+use crate::sys::process_state::give_way;
 use crate::worker::keeper_link::KeeperLink;
 use greenroom_core::core::Core;
 use greenroom_core::limits::host::Limits;
@@ -168,6 +169,7 @@ impl Saver {
         let is_final = self.is_final.clone();
         let begun = self.region.try_clone().and_then(|region| {
             std::thread::Builder::new().name("save".into()).spawn(move || {
+                give_way();
                 let (held, is_held) = channel();
                 let at = (epoch, &dropped);
                 let (saved, written) = match saved_file::write_at(&region, &limits, at, &path, MEANWHILE) {

@@ -4,6 +4,7 @@
 //! The tests read the sources as they are, and build nothing. `house.rs` has the rules that
 //! allow exceptions, `ratchet.rs` their lists. The rules here allow none.
 
+mod examples;
 mod graph;
 mod house;
 mod lexer;

@@ -16,7 +16,8 @@ pub(crate) struct Source {
     pub(crate) text: String,
     /// Tokens without those of tests.
     pub(crate) tokens: Vec<Token>,
-    /// Lines that are not a test's. Comments and empty lines count.
+    /// Lines that are not a test's. Comments and empty lines count, but not the examples in them:
+    /// those are tests.
     pub(crate) lines: usize,
 }
 
@@ -26,9 +27,9 @@ impl Source {
         Source::new(path.strip_prefix(root()).expect("below the root").display().to_string(), text)
     }
 
-    fn new(path: String, text: String) -> Source {
+    pub(crate) fn new(path: String, text: String) -> Source {
         let (tokens, test_lines) = without_tests(&tokens(&text));
-        let lines = text.lines().count() - test_lines;
+        let lines = text.lines().count() - test_lines - example_lines(&text);
         Source { path, text, tokens, lines }
     }
 
@@ -56,6 +57,19 @@ pub(crate) fn sources(folder: &str, with_tests: bool) -> Vec<Source> {
     }
     found.sort();
     found.iter().map(|path| Source::read(path)).collect()
+}
+
+/// Number of lines between the marks of examples in doc comments of items.
+fn example_lines(text: &str) -> usize {
+    let (mut count, mut inside) = (0, false);
+    for line in text.lines().map(str::trim_start) {
+        match line.strip_prefix("///").map(str::trim_start) {
+            Some(says) if says.starts_with("```") => inside = !inside,
+            Some(_) => count += usize::from(inside),
+            None => inside = false,
+        }
+    }
+    count
 }
 
 /// Leaves out items under `#[cfg(test)]`. Also returns how many lines they have.

@@ -26,6 +26,33 @@ pub use crate::bounds::FromSettings;
 /// Makes a library of services: the entry function, and the note that describes it.
 ///
 /// Called once in a crate, with all of its services: `export!(Echo, Tally);`
+///
+/// ```
+/// use greenroom_handler::testing::TestHost;
+/// use greenroom_handler::{Handler, Result, Turn, export, handler};
+///
+/// struct Echo;
+/// #[handler]
+/// impl Handler for Echo {
+///     const SERVICE: &'static str = "echo";
+///     fn message(&self, turn: &mut Turn, line: &[u8]) -> Result {
+///         turn.send_line(line);
+///         Ok(())
+///     }
+/// }
+///
+/// struct Discard;
+/// #[handler]
+/// impl Handler for Discard {
+///     const SERVICE: &'static str = "discard";
+/// }
+///
+/// export!(Echo, Discard);
+///
+/// let mut host = TestHost::<Echo>::new("{}").unwrap().with::<Discard>("{}").unwrap();
+/// let (echo, discard) = (host.open(), host.open_by("discard"));
+/// assert_eq!((host.line(echo, "hi"), host.line(discard, "hi")), ("hi\n".into(), "".into()));
+/// ```
 #[macro_export]
 macro_rules! export {
     ($($service:ty),+ $(,)?) => {

@@ -75,6 +75,41 @@ impl<H: Handler> Conversation<H> {
     }
 
     /// Adds another service, as [`TestHost::with`] does.
+    ///
+    /// ```
+    /// use greenroom_handler::testing::Conversation;
+    /// use greenroom_handler::{Handler, Result, Table, Turn, handler};
+    ///
+    /// const LAST: Table<String> = Table::new("last");
+    ///
+    /// struct Write;
+    /// #[handler]
+    /// impl Handler for Write {
+    ///     const SERVICE: &'static str = "write";
+    ///     fn message(&self, turn: &mut Turn, line: &[u8]) -> Result {
+    ///         LAST.put(turn, "", &String::from_utf8_lossy(line).into_owned())
+    ///     }
+    /// }
+    ///
+    /// struct Read;
+    /// #[handler]
+    /// impl Handler for Read {
+    ///     const SERVICE: &'static str = "read";
+    ///     fn message(&self, turn: &mut Turn, _: &[u8]) -> Result {
+    ///         let last = LAST.get(turn, "")?.unwrap_or_default();
+    ///         turn.send_line(last);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// Conversation::<Write>::new("{}").with::<Read>("{}").plays("
+    ///     ann opens
+    ///     ann says hello
+    ///     bob opens read
+    ///     bob says ?
+    ///     bob hears hello
+    /// ");
+    /// ```
     #[must_use]
     pub fn with<Other: Handler>(mut self, settings: &str) -> Conversation<H> {
         let settings = settings.to_owned();

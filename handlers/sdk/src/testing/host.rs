@@ -17,6 +17,106 @@ use std::time::Duration;
 ///
 /// Jobs run at once, when the turn that started them is over; timers fire when
 /// [`TestHost::advance`] says so. Messages come and go without framing.
+///
+/// ```
+/// use greenroom_handler::testing::TestHost;
+/// use greenroom_handler::{Action, Endpoint, Fault, Handler, Job, Migrations};
+/// use greenroom_handler::{Result, Turn, handler};
+/// use std::time::Duration;
+///
+/// struct Old;
+/// #[handler]
+/// impl Handler for Old {
+///     const SERVICE: &'static str = "eggs";
+///     const ENDPOINTS: &'static [Endpoint] = &[Endpoint::telnet(4023), Endpoint::udp(4024)];
+///     type State = u64;
+///     fn message(&self, turn: &mut Turn<u64>, line: &[u8]) -> Result {
+///         match line {
+///             b"boil" => turn.set_timer("done", Duration::from_secs(300)),
+///             b"buy" => _ = turn.start_job("market", line),
+///             _ => return Err(Fault::new("no such command")),
+///         }
+///         Ok(())
+///     }
+///     fn timer(&self, turn: &mut Turn<u64>, _: &str) -> Result {
+///         *turn.state += 1;
+///         turn.send_line(format!("{} eggs", *turn.state));
+///         Ok(())
+///     }
+///     fn job(&self, _: &Job) -> Result<Vec<u8>> {
+///         Ok(b"bought".into())
+///     }
+///     fn other(&self, turn: &mut Turn<u64>, action: Action) -> Result {
+///         if let Action::Job { end, .. } = action {
+///             turn.send_line(format!("{end:?}"));
+///         }
+///         Ok(())
+///     }
+///     fn handle_service(&self, turn: &mut Turn, action: Action) -> Result {
+///         if let Action::Datagram { bytes, .. } = action {
+///             turn.send(bytes);
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut host = TestHost::<Old>::new("{}").unwrap();
+/// let (ann, bob) = (host.open(), host.open_by("telnet"));
+///
+/// // Input is cut as the endpoint has it. Time passes when the test says so.
+/// host.send(ann, "bo");
+/// host.send(ann, "il\n");
+/// host.advance(Duration::from_secs(299));
+/// host.expect(ann, "");
+/// host.advance(Duration::from_secs(1));
+/// host.expect(ann, "1 eggs\n");
+///
+/// // A job runs at once, or waits until the test ends it.
+/// assert_eq!(host.line(bob, "buy"), "Done([98, 111, 117, 103, 104, 116])\n");
+/// host.hold_jobs();
+/// host.line(bob, "buy");
+/// let (number, name) = host.jobs().remove(0);
+/// assert_eq!(name, "market");
+/// host.end_job(number, Err("closed on Sundays"));
+/// assert_eq!(host.output(bob), "Failed(\"closed on Sundays\")\n");
+///
+/// // A turn that fails changes nothing. `turn` panics then.
+/// assert_eq!(host.try_turn(bob, Action::Message(b"dance")).unwrap_err(), "no such command");
+/// host.turn(bob, Action::Timer("done"));
+/// assert_eq!((host.state(ann), host.output(bob).as_str()), (1, "1 eggs\n"));
+///
+/// let from = "127.0.0.1:9".parse().unwrap();
+/// assert_eq!(host.datagram(from, "ping"), [(from, b"ping".to_vec())]);
+/// host.hang_up(bob);
+/// assert!(host.is_closed(bob) && host.connects().is_empty());
+/// assert!(host.transcript().contains("2 hangs up"));
+///
+/// // Another build: sessions and timers stay.
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// struct Eggs {
+///     boiled: u64,
+/// }
+/// struct New;
+/// #[handler]
+/// impl Handler for New {
+///     const SERVICE: &'static str = "eggs";
+///     const STATE_VERSION: u32 = 2;
+///     type State = Eggs;
+///     fn migrations() -> Migrations {
+///         Migrations::none().from(1, |boiled: u64| Ok(Eggs { boiled }))
+///     }
+///     fn timer(&self, turn: &mut Turn<Eggs>, _: &str) -> Result {
+///         turn.state.boiled += 1;
+///         Ok(())
+///     }
+/// }
+/// host.line(ann, "boil");
+/// let mut host = host.swap::<New>("{}").unwrap();
+/// host.advance(Duration::from_secs(300));
+/// assert_eq!(host.state(ann).boiled, 2);
+/// let two = TestHost::<New>::convert(1, 2, &7.into()).unwrap();
+/// assert_eq!(two["boiled"], 7);
+/// ```
 pub struct TestHost<H: Handler> {
     /// Service that is tested.
     pub(super) service: Service<H>,

@@ -112,7 +112,7 @@ impl Deadlines {
     fn keep_over(&mut self, wall_ms: u64) {
         let range = (&DueEntry::behind(wall_ms), Some(&DueEntry::behind(self.clock_ms)));
         for table in self.all.values_mut() {
-            for chunk in table.by_clock.take(range, &|_| 0) {
+            for chunk in table.by_clock.take(range, &|_| 0).into_chunks() {
                 self.kept_over += chunk.items.len();
                 table.over.append(chunk, &|_| 0);
             }

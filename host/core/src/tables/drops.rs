@@ -15,11 +15,11 @@
 //! A build that does not know the record would bring the entries back. Such a build refuses to
 //! take over while a drop is under way, as it does for any record that it does not know.
 
-use super::chunk::Chunk;
 use super::deadlines::Deadlines;
 use super::entry::{entry, name_of};
 use super::indexed::Indexed;
 use super::prefixes::{DroppedPrefix, DroppedPrefixes, era_of};
+use super::taken::Taken;
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
 use crate::store::records::Store;
@@ -36,7 +36,7 @@ struct UnderWay {
     /// Record of the drop.
     record: Ref,
     /// Entries to delete, as the index had them.
-    chunks: Vec<Chunk<Indexed>>,
+    taken: Taken<Indexed>,
     /// Records to delete, as recovery found them.
     found: Vec<Ref>,
 }
@@ -88,12 +88,12 @@ impl Drops {
         store: &mut Store,
         deadlines: &mut Deadlines,
         (table, prefix): (&str, &[u8]),
-        gone: Vec<Chunk<Indexed>>,
+        mut gone: Taken<Indexed>,
     ) {
-        let count: usize = gone.iter().map(|chunk| chunk.items.len()).sum();
+        let count = gone.totals.count;
         // Behind the last era there is no other: entries are deleted at once then.
         if count <= AT_ONCE_MAX || self.era == u32::MAX {
-            let all = gone.iter().flat_map(|chunk| &chunk.items);
+            let all = std::iter::from_fn(|| gone.pop());
             return all.for_each(|e| deadlines.delete_record(store, table, e.at));
         }
         self.era += 1;
@@ -101,7 +101,7 @@ impl Drops {
         let record = record.expect("room was reserved before");
         let what = DroppedPrefix { table: table.into(), prefix: prefix.into(), era: self.era };
         self.changed.push((what.clone(), true));
-        self.all.push(UnderWay { what, record, chunks: gone, found: Vec::new() });
+        self.all.push(UnderWay { what, record, taken: gone, found: Vec::new() });
         self.left += count + 1;
     }
 
@@ -109,14 +109,7 @@ impl Drops {
     /// is none.
     pub(super) fn reclaim(&mut self, store: &mut Store, deadlines: &mut Deadlines) -> bool {
         let Some(drop) = self.all.last_mut() else { return false };
-        let next = drop.found.pop().or_else(|| {
-            let chunk = drop.chunks.last_mut()?;
-            let entry = chunk.items.pop();
-            if chunk.items.is_empty() {
-                drop.chunks.pop();
-            }
-            entry.map(|e| e.at)
-        });
+        let next = drop.found.pop().or_else(|| drop.taken.pop().map(|e| e.at));
         self.left -= 1;
         match next {
             Some(at) => deadlines.delete_record(store, &drop.what.table, at),
@@ -144,7 +137,7 @@ impl Drops {
             let what = DroppedPrefix { table: table.into(), prefix: prefix.into(), era: f.key as u32 };
             self.era = self.era.max(what.era);
             self.committed.insert(what.clone());
-            self.all.push(UnderWay { what, record: f.at, chunks: Vec::new(), found: Vec::new() });
+            self.all.push(UnderWay { what, record: f.at, taken: Taken::default(), found: Vec::new() });
         }
         // Places in the set are places here.
         self.all.sort_by(|a, b| a.what.cmp(&b.what));

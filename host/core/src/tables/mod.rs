@@ -16,6 +16,7 @@
 //! | [`owner`] | ownership: service and version |
 //! | [`prefixes`] | prefixes that were dropped, and the entries under them |
 //! | `rebuild` | the index after a crash |
+//! | `taken` | a range that was taken out of a map |
 //! | `totals` | counts of entries, bytes and versions |
 
 mod chunk;
@@ -28,4 +29,5 @@ mod indexed;
 pub mod owner;
 pub mod prefixes;
 mod rebuild;
+mod taken;
 mod totals;

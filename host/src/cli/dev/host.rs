@@ -7,9 +7,12 @@
 use crate::cli::dev::event::DevEvent;
 use crate::exit_status::{how, own_binary};
 use crate::runtime_dir::socket_path;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -40,6 +43,20 @@ pub(super) fn runtime_for(dir: &Path) -> PathBuf {
     std::env::temp_dir().join(format!("greenroom-dev-{}-{digits}", rustix::process::geteuid().as_raw()))
 }
 
+/// Locks a folder, so that only one command serves it. The lock ends with the file that is
+/// returned. A file system without locks has none.
+pub(super) fn only_one(dir: &Path) -> Result<Option<File>, String> {
+    let folder = File::open(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(folder)),
+        Err(Errno::WOULDBLOCK) => Err(format!(
+            "another `greenroom dev` serves {} already; end it (its key is q), or serve a copy of the folder",
+            dir.display()
+        )),
+        Err(_) => Ok(None),
+    }
+}
+
 impl DevHost {
     /// Starts a host of some libraries. Must run on the first thread: the kernel watches the thread
     /// that starts the keeper. News come to `tell`.
@@ -50,7 +67,12 @@ impl DevHost {
         tell: Sender<DevEvent>,
     ) -> Result<DevHost, String> {
         let failed = |e: std::io::Error| format!("the host can't be started: {e}");
-        // Left by a command that was killed. Its tables may be of another schema.
+        // Left by a command that was killed. Its host may be about to stop, and its tables may be
+        // of another schema.
+        let give_up = Instant::now() + STOP_MAX;
+        while UnixStream::connect(socket_path(&runtime)).is_ok() && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         if UnixStream::connect(socket_path(&runtime)).is_err() {
             let _ = std::fs::remove_dir_all(&runtime);
         }

@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `project` | what a folder holds, and how it is built |
 //! | `sources` | which files count, and which changed |
+//! | `settings` | the folder's configuration, and the files that it names |
 //! | `running` | the compiler that runs |
 //! | `host` | the host, a child |
 //! | `keys` | keys of the terminal |
@@ -20,29 +21,28 @@ mod host;
 mod keys;
 mod project;
 mod running;
+mod settings;
 mod sources;
 mod tell;
 
 use crate::admin::text::operator;
-use crate::cli::new::sdk;
 use crate::cli::output::CommandFailure;
 use crate::cli::reload::ask_until_there_is_room;
 use crate::config::source::parse_listen;
-use crate::plugin::notices::Notices;
 use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
-use event::DevEvent;
+use event::{DevEvent, hear_signals, hints};
+use greenroom_core::ledger::Outcome;
 use greenroom_state::endpoint::Endpoint;
-use host::{DevHost, runtime_for};
+use host::{DevHost, only_one, runtime_for};
 use keys::Keys;
-use notify::event::{AccessKind, AccessMode, EventKind};
-use project::{BuildFailure, Project};
+use project::{BuildFailure, Project, with_sdk};
 use running::CompilerProcess;
 use rustix::fs::Mode;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use settings::DevConfig;
 use sources::Sources;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -64,6 +64,10 @@ pub(super) struct DevArgs {
     /// Address of a service, instead of its own port; may be repeated
     #[arg(long, value_name = "SERVICE=ADDR", value_parser = parse_listen)]
     listen: Vec<(String, Endpoint)>,
+    /// Directory of the host's private copies of libraries; not on a noexec mount [default: in its
+    /// runtime directory]
+    #[arg(long, value_name = "DIR")]
+    copies: Option<PathBuf>,
     /// Level of the handler's log: error, warn, info, debug, trace
     #[arg(long, default_value = "info", value_name = "LEVEL")]
     log: String,
@@ -78,10 +82,21 @@ enum Work {
     Reload,
 }
 
+/// Step behind a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    /// The configuration changed beside sources, and is put in force behind them.
+    Configure,
+    /// The build was refused, perhaps for want of the settings that are put in force now.
+    Reload,
+}
+
 /// State of the command.
 struct Dev {
     dir: PathBuf,
     project: Project,
+    config: DevConfig,
     sources: Sources,
     colours: Colours,
     /// Arguments of the host beside its libraries.
@@ -91,8 +106,10 @@ struct Dev {
     running: CompilerProcess,
     /// First event since the last look, and the last one.
     hints: Option<(Instant, Instant)>,
-    /// The configuration changed beside sources, and is put in force behind them.
-    configures: bool,
+    /// Step behind the reload that is under way.
+    then: Then,
+    /// Several libraries are reloaded as one commit.
+    together: bool,
     /// Time of the edit that the work under way is about.
     edited: Instant,
     /// Time of the last look.
@@ -108,27 +125,31 @@ impl DevArgs {
         let failed = CommandFailure::Failed;
         let dir = self.path.canonicalize();
         let dir = dir.map_err(|e| failed(format!("{}: {e}", self.path.display())))?;
+        let _only = only_one(&dir).map_err(failed)?;
         // A library that its group may write is refused, and cargo makes files as the mask says.
         let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
         let _ = rustix::process::umask(mask | Mode::WGRP | Mode::WOTH);
         let project = Project::find(&dir).map_err(|why| failed(with_sdk(why, &dir)))?;
+        let config = DevConfig::of(&dir);
         let (sender, events) = channel();
-        let sources = Sources::new(project.folders(), files(&project, &dir), hints(sender.clone()));
+        let sources = Sources::new(project.folders(), files(&project, &config), hints(sender.clone()));
         hear_signals(sender.clone()).map_err(|e| failed(format!("signals: {e}")))?;
         let pressed = sender.clone();
         let keys = Keys::listen(move |key| pressed.send(DevEvent::Key(key)).is_ok());
         let now = Instant::now();
         let mut dev = Dev {
-            host_args: self.host_args(&dir),
+            host_args: self.host_args(&config),
             dir,
             project,
+            config,
             sources,
             colours: Colours::wanted(),
             host: None,
             work: Work::Nothing,
             running: CompilerProcess::default(),
             hints: None,
-            configures: false,
+            then: Then::Nothing,
+            together: false,
             edited: now,
             looked: now,
             first: true,
@@ -146,12 +167,10 @@ impl DevArgs {
     }
 
     /// Arguments of the host: the configuration of the folder, and what the command line says.
-    fn host_args(&self, dir: &Path) -> Vec<OsString> {
+    fn host_args(&self, config: &DevConfig) -> Vec<OsString> {
         let mut args: Vec<OsString> = vec!["--log".into(), (&self.log).into()];
-        let config = dir.join("greenroom.toml");
-        if config.is_file() {
-            args.extend(["--config".into(), config.into()]);
-        }
+        config.path().iter().for_each(|path| args.extend(["--config".into(), path.into()]));
+        self.copies.iter().for_each(|dir| args.extend(["--copies".into(), dir.into()]));
         for (service, endpoint) in &self.listen {
             args.extend(["--listen".into(), format!("{service}={endpoint}").into()]);
         }
@@ -159,49 +178,9 @@ impl DevArgs {
     }
 }
 
-/// Reason why a project can't be read, with the SDK's place here if its manifest names another one:
-/// the crate was made on another machine, or by another version.
-fn with_sdk(why: String, dir: &Path) -> String {
-    let manifest = std::fs::read_to_string(dir.join("Cargo.toml")).unwrap_or_default();
-    match sdk::lay_down() {
-        Ok(here) if manifest.contains("/greenroom/sdk/") && !manifest.contains(&*here.to_string_lossy()) => {
-            format!("{why}; if that is for the SDK: it is in {}/handlers/sdk here", here.display())
-        }
-        _ => why,
-    }
-}
-
 /// Single files that count beside the project's folders.
-fn files(project: &Project, dir: &Path) -> Vec<PathBuf> {
-    let mut files = project.files();
-    files.push(dir.join("greenroom.toml"));
-    files
-}
-
-/// Source of events of the system, each of which is a hint for the loop. The thread ends with it.
-fn hints(tell: Sender<DevEvent>) -> Notices {
-    let (sender, events) = channel::<notify::Result<notify::Event>>();
-    thread::spawn(move || {
-        for event in events {
-            // Compilers read. An event that tells of lost ones is a hint, too.
-            let is_read = event.is_ok_and(|e| match e.kind {
-                EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
-                kind => kind.is_access(),
-            });
-            if !is_read && tell.send(DevEvent::Hint).is_err() {
-                return;
-            }
-        }
-    });
-    Notices::new(sender)
-}
-
-/// Has signals end the command in order, from a thread of its own.
-fn hear_signals(tell: Sender<DevEvent>) -> std::io::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    let thread = thread::Builder::new().name("signals".into());
-    thread.spawn(move || signals.forever().all(|_| tell.send(DevEvent::Signal).is_ok()))?;
-    Ok(())
+fn files(project: &Project, config: &DevConfig) -> Vec<PathBuf> {
+    project.files().into_iter().chain(config.files().cloned()).collect()
 }
 
 impl Dev {
@@ -222,15 +201,7 @@ impl Dev {
                 Ok(DevEvent::Ready(addresses)) => self.serves(&addresses),
                 Ok(DevEvent::HostEnded) => self.host_ended(),
                 Ok(DevEvent::Built(result)) => self.built(result),
-                Ok(DevEvent::Swapped(result)) => {
-                    if let Err(why) = result {
-                        self.colours.complain(&why);
-                    }
-                    self.work = Work::Nothing;
-                    if std::mem::take(&mut self.configures) {
-                        self.reload(AdminCommand::Configure);
-                    }
-                }
+                Ok(DevEvent::Swapped { refused }) => self.swapped(refused),
                 // What changes while work is under way waits for its end.
                 Err(RecvTimeoutError::Timeout) if self.work != Work::Nothing => {}
                 Err(RecvTimeoutError::Timeout) => {
@@ -264,17 +235,27 @@ impl Dev {
             return;
         }
         self.edited = edited;
-        let config = self.dir.join("greenroom.toml");
-        self.configures = self.host.is_some() && changed.contains(&config);
-        if self.configures && !asked && changed.len() == 1 {
-            self.configures = false;
+        let of_config = changed.iter().filter(|path| self.config.files().any(|file| file == *path)).count();
+        let configures = self.host.is_some() && of_config > 0;
+        if of_config > 0 {
+            self.config.read_again();
+            let files = files(&self.project, &self.config);
+            self.sources.move_to(self.project.folders(), files);
+            // A file that is named from now on was read with the configuration.
+            self.config.files().for_each(|file| self.sources.take(file));
+        }
+        if configures && !asked && changed.len() == of_config {
+            self.then = Then::Nothing;
             return self.reload(AdminCommand::Configure);
+        }
+        if configures {
+            self.then = Then::Configure;
         }
         let manifest = !self.first && changed.iter().any(|path| path.ends_with("Cargo.toml"));
         if manifest {
             match Project::find(&self.dir) {
                 Ok(project) => {
-                    self.sources.move_to(project.folders(), files(&project, &self.dir));
+                    self.sources.move_to(project.folders(), files(&project, &self.config));
                     self.project = project;
                 }
                 Err(why) => return self.colours.complain(&why),
@@ -306,15 +287,9 @@ impl Dev {
             }
         };
         self.sources.built(Some(&libraries));
+        self.together = libraries.len() > 1;
         if self.host.is_some() {
-            let together = libraries.len() > 1;
-            return self.reload(AdminCommand::Reload {
-                service: None,
-                from: None,
-                together,
-                dry_run: false,
-                against: None,
-            });
+            return self.reload_all();
         }
         let runtime = runtime_for(&self.dir);
         match DevHost::start(runtime, &libraries, &self.host_args, self.sender.clone()) {
@@ -323,18 +298,51 @@ impl Dev {
         }
     }
 
+    /// Goes on behind a reload.
+    fn swapped(&mut self, refused: bool) {
+        self.work = Work::Nothing;
+        match std::mem::replace(&mut self.then, Then::Nothing) {
+            Then::Configure => {
+                self.then = if refused { Then::Reload } else { Then::Nothing };
+                self.reload(AdminCommand::Configure);
+            }
+            Then::Reload if !refused => self.reload_all(),
+            _ => {}
+        }
+    }
+
+    /// Has the host load what was built.
+    fn reload_all(&mut self) {
+        let (service, from, against) = (None, None, None);
+        let together = self.together;
+        self.reload(AdminCommand::Reload { service, from, together, dry_run: false, against });
+    }
+
     /// Asks the host for a change, from a thread of its own, and tells what came of it.
     fn reload(&mut self, asked: AdminCommand) {
         let Some(runtime) = self.host.as_ref().map(|host| host.runtime().to_path_buf()) else { return };
         self.work = Work::Reload;
         let (edited, colours, tell) = (self.edited, self.colours, self.sender.clone());
+        let (config, configures) = (self.config.clone(), matches!(asked, AdminCommand::Configure));
         thread::spawn(move || {
+            let (mut place, mut refused) = (None, false);
             let done = ask_until_there_is_room(&runtime, &asked, |reply| {
                 if let Reply::Report(report) = reply {
+                    // The refusal of a library is that of the configuration, in the same words.
+                    if configures && refused && report.build.is_empty() {
+                        return;
+                    }
                     colours.report(&report, edited.elapsed());
+                    refused |= report.outcome == Outcome::Refused;
+                    place = place.take().or_else(|| config.place(&report.reason, configures));
                 }
             });
-            tell.send(DevEvent::Swapped(done.map_err(|e| CommandFailure::from(e).text())))
+            place.iter().for_each(|place| colours.complain(place));
+            if let Err(why) = done.map_err(|e| CommandFailure::from(e).text()) {
+                colours.complain(&why);
+                refused = true;
+            }
+            tell.send(DevEvent::Swapped { refused })
         });
     }
 
@@ -373,6 +381,10 @@ impl Dev {
             return;
         }
         self.colours.log(line, &own);
+        // The last words of a host that does not start, behind the log.
+        if starts && line.starts_with("greenroom: ") {
+            self.config.place(line, true).iter().for_each(|place| self.colours.complain(place));
+        }
         if is_taken {
             self.colours.complain(
                 "another process has that address: end it (`ss -tulpn` names it), or take another address: \

@@ -4,6 +4,7 @@
 //! by hand and no rust-analyzer waits for this one's lock, or undoes its work with other settings.
 
 use crate::cli::dev::running::CompilerProcess;
+use crate::cli::new::sdk;
 use crate::plugin::discover;
 use serde::Deserialize;
 use serde_json::Value;
@@ -163,6 +164,18 @@ impl Project {
             Project::Cargo(cargo) => cargo.build(quiet, running),
             Project::Make(dir) => make(dir, running),
         }
+    }
+}
+
+/// Reason why a project can't be read, with the SDK's place here if its manifest names another one:
+/// the crate was made on another machine, or by another version.
+pub(super) fn with_sdk(why: String, dir: &Path) -> String {
+    let manifest = std::fs::read_to_string(dir.join("Cargo.toml")).unwrap_or_default();
+    match sdk::lay_down() {
+        Ok(here) if manifest.contains("/greenroom/sdk/") && !manifest.contains(&*here.to_string_lossy()) => {
+            format!("{why}; if that is for the SDK: it is in {}/handlers/sdk here", here.display())
+        }
+        _ => why,
     }
 }
 

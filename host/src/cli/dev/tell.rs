@@ -61,6 +61,10 @@ impl Colours {
                 );
                 print_line(&line, self.out.then_some(Colour::Green));
             }
+            // Of a configuration.
+            Outcome::Unchanged if report.build.is_empty() => {
+                self.say(&format!("{library}: nothing has changed"))
+            }
             Outcome::Unchanged => {
                 self.say(&format!("{library} generation {generation}: nothing has changed"))
             }
@@ -80,7 +84,9 @@ impl Colours {
             return eprintln_line(line, self.log.then_some(Colour::Red));
         };
         let is_handlers = text.contains(" handler=") || text.starts_with("handler output: ");
-        let is_bad = matches!(level, "WARN" | "ERROR") && !text.contains(own);
+        // A refused configuration is this process's own, and told with its report.
+        let is_own = text.contains(own) || text.starts_with("configuration refused");
+        let is_bad = matches!(level, "WARN" | "ERROR") && !is_own;
         if !is_handlers && !is_bad {
             return;
         }

@@ -63,12 +63,12 @@ impl New {
             return Err(failed(why));
         }
         join_workspace(place, self.kind);
-        print_text(&self.told(name));
+        print_text(&self.told(name, &sdk));
         Ok(())
     }
 
     /// Next steps, for the author.
-    fn told(&self, name: &str) -> String {
+    fn told(&self, name: &str, sdk: &Path) -> String {
         let (dir, port) = (Path::new(&self.name).display(), self.port);
         let (test, talk) = match self.kind {
             Kind::Line | Kind::Dialogue => ("cargo test", format!("nc 127.0.0.1 {port}")),
@@ -79,8 +79,10 @@ impl New {
         };
         format!(
             "{name} is made. Next:\n\n    cd {dir}\n    {test:24} # tries it without a host\n    \
-             {:24} # serves it, and swaps it at each save\n    {talk:24} # talks to it, from another terminal\n",
-            "greenroom dev"
+             {:24} # serves it, and swaps it at each save\n    {talk:24} # talks to it, from another terminal\n\n\
+             The book for authors: {}\n",
+            "greenroom dev",
+            sdk.join("handlers/book/README.md").display()
         )
     }
 }

@@ -1,4 +1,5 @@
-//! SDK that comes with this binary: the sources, laid down where crates can name them by path.
+//! SDK that comes with this binary: the sources, laid down where crates can name them by path, and
+//! the book about them.
 //!
 //! A copy is named by the version and a hash of all its files, so host and SDK always fit, and
 //! crates of an older SDK keep theirs. It is written beside its place and renamed: two commands may
@@ -124,6 +125,36 @@ mod tests {
             text.parse::<toml::Table>().unwrap();
             assert!(!text.contains("workspace"), "{name}: {text}");
         }
+    }
+
+    /// Pages of the copy link to what is in the copy.
+    #[test]
+    fn a_laid_down_page_leads_nowhere_else() {
+        let mut links = 0;
+        for (name, bytes) in FILES.iter().filter(|(name, _)| name.ends_with(".md")) {
+            let text = std::str::from_utf8(bytes).unwrap();
+            let targets = text.split("](").skip(1).filter_map(|behind| behind.split(')').next());
+            for target in targets.filter(|target| !target.starts_with("https://")) {
+                let path = target.split('#').next().unwrap_or_default();
+                let mut place: Vec<_> = name.split('/').collect();
+                if !path.is_empty() {
+                    place.pop();
+                }
+                for part in path.split('/').filter(|part| !part.is_empty()) {
+                    match part {
+                        ".." => _ = place.pop(),
+                        part => place.push(part),
+                    }
+                }
+                links += 1;
+                assert!(FILES.iter().any(|(file, _)| *file == place.join("/")), "{name}: {target}");
+            }
+        }
+        assert!(links > 20, "{links} links");
+        let book = FILES.iter().find(|(name, _)| *name == "handlers/book/README.md").unwrap();
+        assert!(
+            std::str::from_utf8(book.1).unwrap().contains("Operating a host (`host/OPERATING.md` of the")
+        );
     }
 
     #[test]
