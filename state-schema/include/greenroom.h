@@ -1,4 +1,4 @@
-/* The C ABI between Greenroom's host and a handler library, version 1.7. For C11 and C++17.
+/* The C ABI between Greenroom's host and a handler library, version 1.8. For C11 and C++17.
  *
  * A library exports one function, named in its ELF note, that returns a pointer to a gr_library.
  * In C++ that function is `extern "C"`. The rules:
@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 #define GR_ABI_MAJOR 1
-#define GR_ABI_MINOR 7
+#define GR_ABI_MINOR 8
 
 /* Answers of the host's functions, unless the function says otherwise. */
 enum {
@@ -61,7 +61,9 @@ enum {
     GR_WOKEN = 16,  /* the session was woken */
     GR_IDLE = 17,   /* the peer was silent as long as idle_after says */
     GR_MISSED = 18, /* from: so many notes and messages were dropped here */
-    GR_EXPIRED = 24 /* to the service; name: a table; data: key of an entry whose time is over */
+    GR_EXPIRED = 24, /* to the service; name: a table; data: key of an entry whose time is over */
+    /* Since 1.8. */
+    GR_DIALOGUE = 25 /* in a rehearsal: what becomes of a dialogue? Told by GR_FAULT_DIALOGUE */
 };
 enum { GR_STARTED_HOST = 0, GR_STARTED_GENERATION = 1 };        /* detail of GR_STARTED */
 enum { GR_CONNECT_OPEN = 0, GR_CONNECT_FAILED = 1 };            /* detail of GR_CONNECT */
@@ -101,7 +103,10 @@ enum { GR_WILL = 251, GR_WONT = 252, GR_DO = 253, GR_DONT = 254 }; /* verbs of n
 enum {                    /* gr_fault.kind */
     GR_FAULT_ERROR = 1,   /* the turn's code says so */
     GR_FAULT_PANIC = 2,   /* it panicked or threw */
-    GR_FAULT_STATE = 3    /* the stored state can't be read: the action was not run, and is kept */
+    GR_FAULT_STATE = 3,   /* the stored state can't be read: the action was not run, and is kept */
+    /* Since 1.8. To GR_DIALOGUE alone, JSON: {"asked": "age", "asks": "color", "kept": 2,
+     * "dropped": 1}. asks: question at the peer's next line, null at the end; asked: its place's. */
+    GR_FAULT_DIALOGUE = 4
 };
 enum { GR_LOG_ERROR = 1, GR_LOG_WARN = 2, GR_LOG_INFO = 3, GR_LOG_DEBUG = 4, GR_LOG_TRACE = 5 };
 /* Flags of broadcast, broadcast_any, send_to; publish takes the first one. */

@@ -8,6 +8,7 @@
 //! | [`byte_text`] | bytes in a line of JSON |
 //! | [`compatibility`] | compatibility of two builds: versions, migrations, downgrades |
 //! | [`condition`] | conditions on a field, by which operators search |
+//! | [`dialogue_report`] | dialogues in a rehearsal: what becomes of their sessions |
 //! | [`difference`] | differences between two values, field by field |
 //! | [`dump`] | the format of `greenroom state dump`, written as a stream, and its reader |
 //! | [`dump_lines`] | the same, as lines of JSON |
@@ -38,6 +39,7 @@ mod address_text;
 pub mod byte_text;
 pub mod compatibility;
 pub mod condition;
+pub mod dialogue_report;
 pub mod difference;
 pub mod dump;
 pub mod dump_lines;

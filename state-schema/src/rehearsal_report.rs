@@ -14,6 +14,7 @@
 //! judge decides, and `failed` says that data could not be read.
 
 use crate::compatibility::StateShape;
+use crate::dialogue_report::DialogueReport;
 use crate::edit::same_items;
 use crate::same_value::has_sets;
 use crate::schema_diff::{Change, Difference};
@@ -170,6 +171,9 @@ pub struct Rehearsal {
     pub ms: u64,
     /// Changes to each service and table that was there before.
     pub shapes: Vec<ShapeReport>,
+    /// Sessions in the middle of a dialogue, by service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dialogues: Vec<DialogueReport>,
     /// Sessions and entries that the build that serves can't read either, as a sentence with the
     /// first ones; none: there are none. No reason to refuse a build.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -257,6 +257,8 @@ fn constants_have_the_same_values_in_c_and_rust() {
         ("GR_BROADCAST_OTHERS", abi::BROADCAST_OTHERS),
         ("GR_BROADCAST_LINE", abi::BROADCAST_LINE),
         ("GR_EXPIRED", abi::action::EXPIRED),
+        ("GR_DIALOGUE", abi::action::DIALOGUE),
+        ("GR_FAULT_DIALOGUE", abi::fault::DIALOGUE),
         ("GR_TABLE_HEARS_OF_EXPIRY", abi::table::HEARS_OF_EXPIRY),
         ("GR_TABLE_BACKWARDS", abi::table::BACKWARDS),
         ("GR_TABLE_KEY_ALONE", abi::table::KEY_ALONE),
@@ -319,6 +321,54 @@ fn a_handler_in_c_is_served() {
         "{report}"
     );
     assert_eq!(peer.ask("five"), "5 FIVE");
+
+    // Numbers of each width, as an operator's edit writes them.
+    for n in [6, 200, 60_000, 70_000] {
+        let set = host.cli(&["state", "set", "1", &format!("lines={n}")]);
+        assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+        assert_eq!(peer.ask("more"), format!("{} MORE", n + 1));
+    }
+}
+
+/// Builds of each minor version are served by one host, beside the state that the one before left:
+/// swapped up and down, and taken over by another process.
+#[test]
+fn libraries_of_each_minor_version_are_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let builds: Vec<_> = (0..=abi::MINOR)
+        .map(|minor| {
+            let library = dir.path().join(format!("minors{minor}.so"));
+            compile_c("minors.c", &[&format!("-DMINOR={minor}")], &library);
+            library
+        })
+        .collect();
+    let host = Host::serve(&["minors"], &[&builds[0]]);
+    let mut peer = Client::connect(host.addr("minors"));
+    let mut lines = 0;
+    let mut talks = |peer: &mut Client, minor: u16| {
+        lines += 1;
+        let calls =
+            [(0, " table"), (2, " note"), (4, " fact"), (5, " wall"), (6, " stats"), (7, " fault_reply")];
+        let did: String = calls.iter().filter(|(since, _)| *since <= minor).map(|(_, call)| *call).collect();
+        assert_eq!(peer.ask("more"), format!("{lines} 1.{minor}{did}"));
+        if minor >= 2 {
+            assert_eq!(peer.line().unwrap(), "noted");
+        }
+    };
+    talks(&mut peer, 0);
+    let up = 1..=abi::MINOR;
+    for minor in up.chain((0..abi::MINOR).rev()) {
+        let (code, report) = host.reload_from("minors", &builds[usize::from(minor)]);
+        assert_eq!((code, &report["rehearsal"]["sessions"]), (Some(0), &1.into()), "{report}");
+        talks(&mut peer, minor);
+        host.kill_worker();
+        talks(&mut peer, minor);
+        peer.send("fail\n");
+        if minor >= 7 {
+            assert_eq!(peer.line().unwrap(), "it failed");
+        }
+    }
+    assert_eq!(host.json(&["state", "dump"])["sessions"][0]["state"]["lines"], lines);
 }
 
 /// A framing in C, whose state is kept across a swap. What breaks its rules is closed.

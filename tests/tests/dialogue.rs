@@ -47,6 +47,7 @@ fn a_dialogue_goes_on_in_the_middle_of_a_prompt() {
     assert_eq!((client.ask("x"), line(&mut client)), ("b digits, please".into(), "b number?".into()));
     telnet_answers(&host, &mut telnet);
     // A question more: asked from there. The answer to another question is none to this one.
+    a_rehearsal_tells_of_dialogues(&host, &a, &c);
     swap(&host, &c);
     assert_eq!(client.ask("7"), "c color?");
     assert_eq!(client.ask("red"), "c password?");
@@ -61,6 +62,22 @@ fn a_dialogue_goes_on_in_the_middle_of_a_prompt() {
     again.send("blue\nsecret\n");
     assert_eq!((line(&mut again), line(&mut again)), ("c password?".into(), "c number?".into()));
     assert_eq!(again.ask("1"), "c ann blue secret 1 greeted 2");
+}
+
+/// A rehearsal tells what becomes of the session, and nothing of it happens.
+fn a_rehearsal_tells_of_dialogues(host: &Host, same: &Path, more: &Path) {
+    let told = |build: &Path| {
+        let out = host.cli(&["reload", "dialogue", "--dry-run", "--from", build.to_str().expect("a path")]);
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8(out.stdout).expect("UTF-8")
+    };
+    let said = told(more);
+    let asked = "1 session: asked \"c color?\" in place of \"password\", answers dropped: 1";
+    let all = "  service asks-lines: 1 session in the middle of a dialogue, none goes on where it is";
+    assert!(said.contains(&format!("{all}\n    {asked}\n")), "{said}");
+    assert!(!said.contains("asks-telnet: 1 session"), "its dialogue is over: {said}");
+    let said = told(same);
+    assert!(said.contains("1 session in the middle of a dialogue, it goes on where it is\n"), "{said}");
 }
 
 /// Telnet peer up to the password, which it is asked not to show.

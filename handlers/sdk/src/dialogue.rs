@@ -52,7 +52,7 @@ use serde::de::DeserializeOwned;
 pub type Step<T = ()> = Result<T, Fault>;
 
 /// Runs of one dialogue that a turn may take. More are a loop that asks nothing.
-const RUNS_MAX: usize = 1000;
+pub(crate) const RUNS_MAX: usize = 1000;
 
 /// Dialogue under way: what a function asks with.
 ///
@@ -100,76 +100,8 @@ const RUNS_MAX: usize = 1000;
 /// assert_eq!(host.state(peer).name.as_deref(), Some("ann"));
 /// ```
 pub struct Dialogue<'d, 't, S> {
-    turn: &'d mut Turn<'t, S>,
-    run: &'d mut Run,
-}
-
-impl<'t, S> Turn<'t, S> {
-    /// Runs a dialogue, whose record is a field of the state: with the peer's answer, or with
-    /// `None` to begin. Returns what the function does at its end; `None` while a question waits.
-    ///
-    /// The record is empty behind the end, so another call begins anew. If the function fails, the
-    /// turn does, and the same question waits on.
-    ///
-    /// ```
-    /// use greenroom_handler::testing::TestHost;
-    /// use greenroom_handler::{Dialogue, Handler, Result, Step, Talk, Turn, handler};
-    ///
-    /// fn sum(d: &mut Dialogue<Talk>) -> Step<i64> {
-    ///     let read = |line: &str| line.parse::<i64>().map_err(|_| "A number.");
-    ///     let (a, b) = (d.ask_until("a = ", read)?, d.ask_until("b = ", read)?);
-    ///     Ok(a.saturating_add(b))
-    /// }
-    ///
-    /// struct Adder;
-    /// #[handler]
-    /// impl Handler for Adder {
-    ///     const SERVICE: &'static str = "adder";
-    ///     type State = Talk;
-    ///     fn message(&self, turn: &mut Turn<Talk>, line: &[u8]) -> Result {
-    ///         // The first line begins the dialogue, the others answer.
-    ///         let answer = turn.state.waits().then_some(line);
-    ///         if let Some(sum) = turn.talk(|talk| talk, answer, sum)? {
-    ///             turn.send_line(sum.to_string());
-    ///         }
-    ///         Ok(())
-    ///     }
-    /// }
-    ///
-    /// let mut host = TestHost::<Adder>::new("{}").unwrap();
-    /// let peer = host.open();
-    /// assert_eq!(host.line(peer, "add"), "a = ");
-    /// assert_eq!(host.line(peer, "3"), "b = ");
-    /// assert_eq!(host.line(peer, "4"), "7\n");
-    /// ```
-    pub fn talk<T>(
-        &mut self,
-        record: fn(&mut S) -> &mut Talk,
-        answer: Option<&[u8]>,
-        mut function: impl FnMut(&mut Dialogue<'_, 't, S>) -> Step<T>,
-    ) -> Result<Option<T>, Fault> {
-        let talk = std::mem::take(record(&mut self.state));
-        let live = talk.asked.is_none();
-        let answer = answer.map(|line| String::from_utf8_lossy(line).into_owned());
-        let mut run = Run { live_from: talk.answers.len(), record: talk, at: 0, live, answer, again: false };
-        for _ in 0..RUNS_MAX {
-            (run.at, run.again) = (0, false);
-            let outcome = function(&mut Dialogue { turn: self, run: &mut run });
-            match outcome {
-                _ if run.again => continue,
-                Err(fault) => {
-                    *record(&mut self.state) = run.record;
-                    return if fault.kind == ASKS { Ok(None) } else { Err(fault) };
-                }
-                // The function has ended before the place that it had come to.
-                Ok(_) if run.record.asked.is_some() || run.at < run.record.answers.len() => {
-                    run.ask_anew(self);
-                }
-                Ok(value) => return Ok(Some(value)),
-            }
-        }
-        Err(Fault::new("the dialogue runs again and again, and asks nothing"))
-    }
+    pub(crate) turn: &'d mut Turn<'t, S>,
+    pub(crate) run: &'d mut Run,
 }
 
 /// Ways to ask.
@@ -497,6 +429,6 @@ impl<'t, S> Named<'_, 't, S> {
 }
 
 /// End of a run whose question waits for its answer.
-fn waits() -> Fault {
+pub(crate) fn waits() -> Fault {
     Fault::bare(ASKS, String::new())
 }

@@ -54,6 +54,7 @@
 //! | `stream_effects.rs` | those on streams: connections, TLS, terms for a peer |
 //! | `host_questions.rs` | tokens, random numbers, numbers of the host |
 //! | `dialogue.rs`, `talk.rs` | questions to a peer, and the record of its answers |
+//! | `dialogue_run.rs` | the run of a dialogue in a turn, and in a rehearsal |
 //! | `values.rs` | typed values on the way from turn to turn |
 //! | `table.rs` | tables, and who owns them |
 //! | `map.rs`, `key.rs` | tables with typed keys, and the keys' bytes |
@@ -78,6 +79,7 @@ mod bytes;
 mod carried;
 mod convert;
 mod dialogue;
+mod dialogue_run;
 mod encode;
 mod fault;
 mod file;

@@ -17,12 +17,12 @@
 //! would cost every turn; this costs the rare fault.
 
 use crate::carried::stored_as_is;
-use crate::fault::{Catching, Fault};
+use crate::fault::{ASKS, Catching, Fault};
 use crate::handler::{Action, Handler};
 use crate::host::Host;
 use crate::log;
 use crate::turn::{State, Turn};
-use greenroom_state::abi::{RUN_STATE_LOST, status};
+use greenroom_state::abi::{self, RUN_STATE_LOST, status};
 use std::any::TypeId;
 
 /// Session of a batch, as the host describes it.
@@ -75,6 +75,7 @@ pub(crate) fn run<'a, H: Handler>(
             session: session.id,
             now_ns: session.now_ns,
             refused: None,
+            retraces: None,
         };
         let result = catching.catch(|| handler.handle(&mut turn, action));
         // A refusal of the host fails the turn here, even if the callback returned `Ok`.
@@ -115,6 +116,40 @@ pub(crate) fn run<'a, H: Handler>(
     0
 }
 
+/// Runs the dialogue of a session along its answers, for a rehearsal ([`abi::action::DIALOGUE`]).
+/// The callback runs over an empty line, and the host drops its effects. Returns what [`run`] does.
+pub(crate) fn retrace<H: Handler>(handler: &H, session: Session<'_>, host: &mut dyn Host) -> u32 {
+    // Declared before the guard, as above.
+    let mut state;
+    let mut found = None;
+    let catching = Catching::begin();
+    match catching.catch(|| load::<H>(session.state)) {
+        Ok(loaded) => state = loaded.0,
+        Err(fault) => {
+            host.turn_failed(&fault);
+            return 0;
+        }
+    }
+    let mut turn = Turn {
+        state: State { value: &mut state, touched: false },
+        host,
+        session: session.id,
+        now_ns: session.now_ns,
+        refused: None,
+        retraces: Some(&mut found),
+    };
+    let ran = catching.catch(|| handler.handle(&mut turn, Action::Message(b"")));
+    // Nothing of it has happened.
+    log::take();
+    let told = found.and_then(|found| serde_json::to_string(&found).ok());
+    match (told, ran) {
+        (Some(told), _) => host.turn_failed(&Fault::bare(abi::fault::DIALOGUE, told)),
+        (None, Err(fault)) if fault.kind != ASKS => host.turn_failed(&fault),
+        (None, _) => _ = host.turn_ok(),
+    }
+    0
+}
+
 /// Runs actions of the service itself, a turn each. There is no state, so nothing can be lost.
 pub(crate) fn run_service<'a, H: Handler>(
     handler: &H,
@@ -125,7 +160,7 @@ pub(crate) fn run_service<'a, H: Handler>(
     let catching = Catching::begin();
     for action in actions {
         let state = State { value: &mut (), touched: false };
-        let mut turn = Turn { state, host, session: 0, now_ns, refused: None };
+        let mut turn = Turn { state, host, session: 0, now_ns, refused: None, retraces: None };
         let result = catching.catch(|| handler.handle_service(&mut turn, action));
         let result = turn.outcome(result);
         hand_over_log(host);

@@ -51,6 +51,14 @@ impl Talk {
         self.asked.is_some()
     }
 
+    /// Names of the questions that were answered.
+    pub(crate) fn questions(&self) -> impl Iterator<Item = &str> {
+        self.answers.iter().filter_map(|entry| match entry {
+            Entry::Ask(name, _) => Some(name.as_str()),
+            Entry::Once(..) => None,
+        })
+    }
+
     /// Drops the answers from a place on. Values of what was done once are kept by their names.
     fn cut(&mut self, from: usize) {
         let dropped = self.answers.drain(from..).filter(|entry| matches!(entry, Entry::Once(..)));
@@ -83,6 +91,12 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// Run along a record. `answer` is the peer's to the question that waits.
+    pub(crate) fn along(record: Talk, answer: Option<String>) -> Run {
+        let live = record.asked.is_none();
+        Run { live_from: record.answers.len(), record, at: 0, live, answer, again: false }
+    }
+
     /// Drops what does not match the function, and has it run again from its top. What is behind
     /// the last answer that matches happens anew.
     pub(crate) fn ask_anew<S>(&mut self, turn: &mut Turn<'_, S>) {

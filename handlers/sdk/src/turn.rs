@@ -9,6 +9,7 @@ use crate::fault::Fault;
 use crate::host::Host;
 use crate::telnet::{self, Verb};
 use greenroom_state::abi::{JOB_ONCE, TIMER_OF_SERVICE, status};
+use greenroom_state::dialogue_report::Retraced;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -110,6 +111,8 @@ pub struct Turn<'a, S = ()> {
     pub(crate) now_ns: u64,
     /// First effect that the host refused, in words.
     pub(crate) refused: Option<&'static str>,
+    /// Place for what becomes of the dialogue, in a rehearsal that asks for it.
+    pub(crate) retraces: Option<&'a mut Option<Retraced>>,
 }
 
 impl<S> Turn<'_, S> {

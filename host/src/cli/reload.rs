@@ -16,7 +16,7 @@ use crate::admin::client::{CallError, call, call_recorded};
 use crate::admin::text::ledger_line;
 use crate::cli::canary_args::CanaryArgs;
 use crate::cli::output::{CommandFailure, complain, print_json, print_text};
-use crate::cli::report::print_rehearsal;
+use crate::cli::report::{print_dialogues, print_rehearsal};
 use crate::config::is_text;
 use crate::protocol::admin::{AdminCommand, FRESH_WORKER, Reply};
 use clap::Args;
@@ -233,8 +233,11 @@ impl Told {
         }
         print_text(&(ledger_line(report) + "\n"));
         let shown = self.dry_run || report.outcome == Outcome::Refused;
-        if let Some(rehearsal) = report.rehearsal.as_ref().filter(|_| shown) {
-            print_rehearsal(rehearsal);
+        match &report.rehearsal {
+            Some(rehearsal) if shown => print_rehearsal(rehearsal),
+            // Peers see what becomes of their dialogues at their next line.
+            Some(rehearsal) => print_dialogues(rehearsal),
+            None => {}
         }
     }
 

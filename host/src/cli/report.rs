@@ -31,20 +31,45 @@ pub(super) fn print_rehearsal(r: &Rehearsal) {
         if s.fields.is_empty() {
             continue;
         }
-        // Indented by the text of its first column: the table has no margin of its own.
-        let mut fields = table(&["    FIELD", "CHANGE", "HELD BY"]);
+        // Indented by the text of its first column: the table has no margin of its own. A column of
+        // data in removed fields is there if there is any.
+        let is_held = s.fields.iter().any(|f| f.held_by.is_some_and(|n| n > 0));
+        let columns = ["    FIELD", "CHANGE", "HELD BY"];
+        let mut fields = table(&columns[..if is_held { 3 } else { 2 }]);
         for f in &s.fields {
             let field = if f.field.is_empty() { "(all of it)" } else { &f.field };
             // The text begins with the field's name, which has a column of its own.
             let words = f.text.split_once(": ").map_or(f.text.as_str(), |(_, words)| words);
             // Counted for removed fields only.
-            let held = f.held_by.map_or_else(String::new, |n| match &s.table {
-                None => format!("{n} sessions"),
-                Some(_) => format!("{n} entries"),
+            let held = f.held_by.filter(|n| *n > 0).map(|n| match (&s.table, n) {
+                (None, 1) => "1 session".to_owned(),
+                (None, n) => format!("{n} sessions"),
+                (Some(_), 1) => "1 entry".to_owned(),
+                (Some(_), n) => format!("{n} entries"),
             });
-            fields.add_row([format!("    {field}"), words.to_owned(), held]);
+            let mut row = vec![format!("    {field}"), words.to_owned()];
+            row.extend(is_held.then(|| held.unwrap_or_default()));
+            fields.add_row(row);
         }
         let _ = writeln!(text, "{fields}");
     }
+    text += &dialogues(r);
     print_text(&text);
+}
+
+/// Prints what becomes of sessions in the middle of a dialogue.
+pub(super) fn print_dialogues(r: &Rehearsal) {
+    print_text(&dialogues(r));
+}
+
+/// Lines on dialogues, a block for each service; none if no session is in one.
+fn dialogues(r: &Rehearsal) -> String {
+    let mut text = String::new();
+    for d in &r.dialogues {
+        for (n, told) in d.told().iter().enumerate() {
+            let begin = if n == 0 { format!("  service {}: ", d.service) } else { "    ".to_owned() };
+            let _ = writeln!(text, "{begin}{}", one_line(told));
+        }
+    }
+    text
 }

@@ -18,6 +18,7 @@
 //! | `confine` | what the child may do |
 //! | `system_calls` | the system calls that the child may make |
 //! | [`rehearse`] | has the candidate read and write copies of live data |
+//! | `dialogues` | asks the candidate what becomes of dialogues |
 //! | [`live`] | input of a rehearsal: live offers, limits, counts |
 //! | [`recording`] | files of recordings |
 //! | [`replay`] | has the candidate run recorded turns, and compares |
@@ -26,6 +27,7 @@
 
 mod apart;
 mod confine;
+mod dialogues;
 pub mod discover;
 pub mod entries;
 #[allow(unsafe_code)]

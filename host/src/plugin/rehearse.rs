@@ -9,13 +9,14 @@
 //! migrated by the build that serves.
 //!
 //! Nothing is written back: the core is a copy on the heap, and ends with the child. No turn
-//! runs, so no effect is asked for. One item that cannot be read fails the rehearsal, and all
-//! others are read nevertheless, to be counted. An item that the build that serves cannot read
-//! either is told, and fails nothing: no reload would make it worse. A crash is the trial's finding
-//! (`trial.rs`); its board names the session. O(sessions + picked entries) calls of the candidate,
-//! within the limits of the trial.
+//! runs but those that retrace dialogues (`dialogues.rs`), of which nothing is kept. One item that
+//! cannot be read fails the rehearsal, and all others are read nevertheless, to be counted. An item
+//! that the build that serves cannot read either is told, and fails nothing: no reload would make
+//! it worse. A crash is the trial's finding (`trial.rs`); its board names the session.
+//! O(sessions + picked entries) calls of the candidate, within the limits of the trial.
 
 use crate::memory::snapshot::core_of;
+use crate::plugin::dialogues::retrace;
 use crate::plugin::entries::{Entries, is_another};
 use crate::plugin::live::LiveState;
 use greenroom_core::core::Core;
@@ -24,6 +25,7 @@ use greenroom_core::limits::per_service::AllLimits;
 use greenroom_core::service::offer::{Build, Offer, Serving};
 use greenroom_core::store::snapshot::Seen;
 use greenroom_state::compatibility::{StateShape, TableShape};
+use greenroom_state::dialogue_report::DialogueReport;
 use greenroom_state::json;
 use greenroom_state::rehearsal_report::{Observer, Rehearsal, ShapeReport};
 use greenroom_state::same_value::same_value;
@@ -308,14 +310,15 @@ fn rehearse_sessions(
         // A service that is new to the host has no sessions to read.
         let old = live.offers.iter().find(|o| o.name == offer.name);
         if let (Some(old), Some(service)) = (old, core.service_named(&offer.name)) {
-            states.insert(service, (offer, Subject::new(service, (0, None), &old.shape, &offer.shape)));
+            let subject = Subject::new(service, (0, None), &old.shape, &offer.shape);
+            states.insert(service, (offer, subject, DialogueReport::new(&offer.name)));
         }
     }
     let mut bad = Failures::default();
     for (slot, id, service) in slots {
         progress.step(1);
         // A session of a service that the candidate does not offer.
-        let Some((_, subject)) = states.get_mut(&service) else { continue };
+        let Some((_, subject, dialogues)) = states.get_mut(&service) else { continue };
         r.sessions += 1;
         match core.rehearse(slot) {
             Ok(reread) => {
@@ -323,11 +326,13 @@ fn rehearse_sessions(
                 if let Some((version, before)) = &reread.before {
                     subject.saw(core, *version, before, reread.after.as_deref());
                 }
+                retrace(core, slot, &reread, dialogues);
             }
             Err(why) => bad.add(slot, || format!("session {id}: {why}")),
         }
     }
-    for (_, (offer, subject)) in states {
+    for (_, (offer, subject, dialogues)) in states {
+        r.dialogues.extend(dialogues.ended());
         r.migrated += subject.migrated;
         // A service without state has nothing to report.
         if subject.old.schema.is_some() || subject.new.schema.is_some() {

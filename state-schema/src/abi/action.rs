@@ -58,3 +58,8 @@ pub const MISSED: u32 = 18;
 /// [`super::table::HEARS_OF_EXPIRY`]. Not for an entry that a turn wrote again, deleted or dropped
 /// before.
 pub const EXPIRED: u32 = 24;
+/// Since 1.8. In a rehearsal alone, to a session whose state has a map with a key `asked` that is
+/// not null: a dialogue whose question waits. The library runs that dialogue along its answers and
+/// no further. The turn ends as one that failed, with [`super::fault::DIALOGUE`]; or it succeeds,
+/// if there is no dialogue. The host drops all its effects. `data` is empty.
+pub const DIALOGUE: u32 = 25;

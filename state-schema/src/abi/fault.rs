@@ -8,6 +8,9 @@ pub const ERROR: u32 = 1;
 pub const PANIC: u32 = 2;
 /// The session's stored state could not be read or migrated: the action was not run, and is kept.
 pub const STATE: u32 = 3;
+/// Since 1.8. No failure: what becomes of a dialogue, in the turn of
+/// [`super::action::DIALOGUE`]. The message is JSON: [`crate::dialogue_report::Retraced`].
+pub const DIALOGUE: u32 = 4;
 
 /// Fault: the reason why a turn failed.
 #[repr(C)]

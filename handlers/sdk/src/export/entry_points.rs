@@ -24,7 +24,7 @@ use crate::framing::Endpoint;
 use crate::handler::{Action, Closed, Handler, Job, JobEnd, Started};
 use crate::host::Host as _;
 use crate::log;
-use crate::run::{Session, has_state, run, run_page, run_service};
+use crate::run::{Session, has_state, retrace, run, run_page, run_service};
 use crate::table::Owned;
 use crate::telnet::Verb;
 use greenroom_state::abi::{self, Bytes, action, closed, connect, job, started};
@@ -279,6 +279,9 @@ unsafe extern "C" fn run_ffi<H: Handler>(
         now_ns: batch.now_ns,
         state: (batch.has_state != 0).then_some((batch.state_version, state)),
     };
+    // Such a batch has no other action.
+    // SAFETY: the array has an item, which begins with its kind.
+    let asks_for_dialogue = batch.action_count == 1 && unsafe { (*batch.actions).kind } == action::DIALOGUE;
     let actions = (0..batch.action_count).map(|i| {
         // SAFETY: the array has `action_count` items, each `action_stride` bytes from the one
         // before.
@@ -310,6 +313,7 @@ unsafe extern "C" fn run_ffi<H: Handler>(
     // Session 0 stands for the service itself.
     match batch.session {
         0 => run_service(handler, batch.now_ns, actions, &mut calls),
+        _ if asks_for_dialogue => retrace(handler, session, &mut calls),
         _ => run(handler, session, actions, &mut calls),
     }
 }

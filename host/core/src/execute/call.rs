@@ -10,6 +10,7 @@
 //! | `call` | given, of any build | the fallback |
 //! | `rehearse` | the stored one, without actions | sweeps, operators |
 //! | `reread` | a given one, without actions | checks before an operator restore |
+//! | `retrace` | the stored one, with the question what becomes of a dialogue | rehearsals |
 //!
 //! A call can't fail in itself. A fault of the handler, or a state that can't be read, is in the
 //! buffers afterwards.
@@ -31,7 +32,7 @@ use crate::turn::noted::{self, TapNames};
 use crate::turn::staging::{Buffers, Staging};
 use crate::turn::stored_tables::StoredTables;
 use crate::turn::tap::TurnTap;
-use greenroom_state::abi::{Action, action, fault};
+use greenroom_state::abi::{Action, Bytes, action, fault};
 use greenroom_state::address::Peer;
 
 /// The code that is called, and how it sees the entries of tables.
@@ -263,6 +264,27 @@ pub(crate) fn rehearse(host: &HostState, executor: &mut Executor, slot: Slot) ->
     match after.as_ref().is_some_and(|a| a.len() > max) {
         true => Err("its state would be over limit state_bytes_max".into()),
         false => Ok(Reread { before, after }),
+    }
+}
+
+/// Asks the build that runs a session what becomes of the dialogue that the session is in.
+/// Returns its answer as JSON; `None`: it finds none. Nothing of that turn is kept. An error is
+/// the build's, or says that it is too old.
+pub(crate) fn retrace(
+    host: &HostState,
+    executor: &mut Executor,
+    slot: Slot,
+) -> Result<Option<String>, String> {
+    let session = host.sessions.get(slot).ok_or("it is gone")?;
+    if !host.services[session.service].build_of(session.id).code.knows(action::DIALOGUE) {
+        return Err("it was built before ABI 1.8".into());
+    }
+    let asks = Action::new(action::DIALOGUE, Bytes::EMPTY);
+    attempt(host, executor, Call { slot, actions: &[asks], running: &RunningBatch::default() });
+    match executor.buffers.fault.take() {
+        None => Ok(None),
+        Some(told) if told.kind == fault::DIALOGUE => Ok(Some(told.message)),
+        Some(fault) => Err(fault.message),
     }
 }
 

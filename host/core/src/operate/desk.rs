@@ -7,7 +7,9 @@ use super::replay::{Replayed, replay};
 use super::restore;
 use super::undo::ReplacedData;
 use crate::execute::Executor;
+use crate::execute::call::retrace;
 use crate::host_state::HostState;
+use crate::ids::Slot;
 use crate::ledger::Restored;
 use crate::service::convert::value_for;
 use crate::tables::entry::version_of;
@@ -28,6 +30,14 @@ impl OperatorDesk<'_> {
     /// Runs a recorded turn with the build that serves, and applies nothing of it.
     pub fn replay(&mut self, recorded: &TurnRecord) -> Result<Replayed, String> {
         replay(self.host, self.executor, recorded)
+    }
+
+    /// Asks the build that runs a session what becomes of its dialogue: [`DIALOGUE`]. Returns JSON;
+    /// `None`: it is in none. Changes nothing.
+    ///
+    /// [`DIALOGUE`]: greenroom_state::abi::action::DIALOGUE
+    pub fn retrace(&mut self, slot: Slot) -> Result<Option<String>, String> {
+        retrace(self.host, self.executor, slot)
     }
 
     /// Checks a state that an operator gives: what would be stored. Stores nothing.

@@ -237,6 +237,7 @@ impl Code for Plugin {
     fn knows(&self, kind: u32) -> bool {
         match kind {
             ..=abi::action::CLOSED => true,
+            abi::action::DIALOGUE.. => self.abi_minor >= 8,
             abi::action::WOKEN.. => self.abi_minor >= 6,
             abi::action::TLS_STARTED.. => self.abi_minor >= 5,
             abi::action::PAGE.. => self.abi_minor >= 4,
