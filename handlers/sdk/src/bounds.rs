@@ -107,6 +107,32 @@ impl<C, T: From<C>> FromSettings<C> for T {
     }
 }
 
+/// Configuration of a service that has none: any key is refused.
+///
+/// ```
+/// use greenroom_handler::{Handler, NoConfig, Result};
+///
+/// struct Echo;
+/// /// Without `#[handler]`, each type is written.
+/// impl Handler for Echo {
+///     const SERVICE: &'static str = "echo";
+///     /// Connections that turns make; it needs no port.
+///     const DIALS: bool = true;
+///     type State = ();
+///     type Config = NoConfig;
+///     fn new(_: NoConfig) -> Result<Echo, String> {
+///         Ok(Echo)
+///     }
+/// }
+///
+/// let settings = r#"{"color": "red"}"#;
+/// let refused = greenroom_handler::testing::TestHost::<Echo>::new(settings).err().unwrap();
+/// assert!(refused.contains("unknown field `color`"));
+/// ```
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoConfig {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

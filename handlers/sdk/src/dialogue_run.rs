@@ -3,7 +3,8 @@
 //! A rehearsal runs the function as the next turn would, and stops it at the question that a peer
 //! would be asked. Nothing of that turn is kept.
 
-use crate::dialogue::{Dialogue, RUNS_MAX, Step, waits};
+use crate::dialogue::{Dialogue, RUNS_MAX, Step};
+use crate::dialogue_steps::waits;
 use crate::fault::{ASKS, Fault};
 use crate::talk::{Run, Talk};
 use crate::turn::Turn;

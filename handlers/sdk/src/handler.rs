@@ -3,18 +3,16 @@
 //! The types here are the SDK's promise to authors. Kinds of actions and of reasons for a close may
 //! be added, so those types are `non_exhaustive`.
 
+use crate::action::{Action, Closed, Job};
 use crate::bounds::{HasSchema, Settings};
 use crate::fault::Fault;
 use crate::framing::{Endpoint, Framing};
 use crate::migrate::Migrations;
+use crate::page::Page;
 use crate::table::Tables;
-use crate::telnet::Verb;
 use crate::turn::Turn;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::borrow::Cow;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Service: one type of connection.
 ///
@@ -112,6 +110,16 @@ pub trait Handler: Sized + Send + Sync + 'static {
     const PORT: u16 = 0;
     /// Whether its sessions are connections that turns ask for ([`Turn::connect`]): it needs no
     /// port, though it may have one.
+    ///
+    /// ```
+    /// # use greenroom_handler::{Handler, handler};
+    /// struct Outward;
+    /// #[handler]
+    /// impl Handler for Outward {
+    ///     const SERVICE: &'static str = "outward";
+    ///     const DIALS: bool = true;
+    /// }
+    /// ```
     const DIALS: bool = false;
     /// Framing of its streams.
     const FRAMING: Framing = Framing::Lines { bytes_max: 8 * 1024 };
@@ -126,8 +134,8 @@ pub trait Handler: Sized + Send + Sync + 'static {
     /// in.
     type State: Default + Serialize + DeserializeOwned + HasSchema + 'static;
     /// Settings: `[service.NAME.settings]` of the host's file, a struct with a field for each key;
-    /// [`NoConfig`] for none, as [`macro@crate::handler`] fills in. Fields without a default are
-    /// required.
+    /// [`crate::NoConfig`] for none, as [`macro@crate::handler`] fills in. Fields without a
+    /// default are required.
     type Config: Settings;
 
     /// Builds the service. An error refuses the library and is shown to the operator.
@@ -386,237 +394,3 @@ pub trait Handler: Sized + Send + Sync + 'static {
         Tables::none()
     }
 }
-
-/// Action: what happened to the session. More kinds may come, so a `match` needs an arm for the
-/// rest.
-///
-/// ```
-/// use greenroom_handler::{Action, Closed, JobEnd};
-///
-/// /// Lines of a log.
-/// fn told(action: Action) -> String {
-///     match action {
-///         Action::Opened => "somebody came".into(),
-///         Action::Message(bytes) => format!("{} bytes", bytes.len()),
-///         Action::Closed(Closed::Peer) => "gone".into(),
-///         Action::Closed(why) => format!("ended by {why:?}"),
-///         Action::Timer(name) => format!("{name} is due"),
-///         Action::Job { name, end: JobEnd::Done(_), .. } => format!("job {name} is done"),
-///         Action::Connect { result: Err(why), .. } => format!("no connection: {why}"),
-///         other => format!("{other:?}"),
-///     }
-/// }
-///
-/// assert_eq!(told(Action::Closed(Closed::Broken)), "ended by Broken");
-/// assert_eq!(told(Action::Woken), "Woken");
-/// ```
-// The tag has the width of what follows: moves then copy whole words, from which the processor
-// forwards loads. With a tag of a byte, they copy bytes at odd places: 3 % of an echo's time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-#[repr(u64)]
-pub enum Action<'a> {
-    /// Peer connected: the first turn of a session.
-    Opened,
-    /// Message, without its framing. Bytes, which need not be UTF-8.
-    Message(&'a [u8]),
-    /// End of the session: its last turn.
-    Closed(Closed),
-    /// Timer of this name fired.
-    Timer(&'a str),
-    /// Note from another session, or from this one: [`Turn::note`].
-    Note {
-        /// Session that sent it; `None`: the service itself.
-        from: Option<u64>,
-        /// Bytes of the note.
-        bytes: &'a [u8],
-    },
-    /// Message on a topic that this session is on: [`Turn::publish`].
-    Published {
-        /// Name of the topic.
-        topic: &'a [u8],
-        /// Session that published it; `None`: the service itself.
-        from: Option<u64>,
-        /// Bytes of the message.
-        bytes: &'a [u8],
-    },
-    /// Dialed by a session of this host ([`Turn::connect`]); comes right behind [`Action::Opened`].
-    Dialed {
-        /// Session that asked for the connection; `None`: the service itself.
-        by: Option<u64>,
-        /// Bytes that came with its request.
-        context: &'a [u8],
-    },
-    /// Outcome of a connection that this session asked for.
-    Connect {
-        /// Number of the connection, as [`Turn::connect`] returned it.
-        number: u64,
-        /// Number of its session, or the reason why it can't be made.
-        result: Result<u64, &'a str>,
-    },
-    /// End of a job that this session started.
-    Job {
-        /// Number of the job, as [`Turn::start_job`] returned it.
-        number: u64,
-        /// Name of the job.
-        name: &'a str,
-        /// Result, or how it failed.
-        end: JobEnd<'a>,
-    },
-    /// Peer of a telnet session said something about an option: the option went on or off, a
-    /// request was answered ([`Turn::telnet_do`]), or an offer was refused because no turn has
-    /// asked for it.
-    Negotiated {
-        /// Number of the option; [`crate::telnet`] has the usual ones.
-        option: u8,
-        /// Word of the peer. `Will` and `Wont` are about its own side, `Do` and `Dont` about the
-        /// host's.
-        verb: Verb,
-        /// Whether the option is on now, on that side.
-        on: bool,
-    },
-    /// Subnegotiation from the peer of a telnet session, of an option that is on. At most 1,024
-    /// bytes as they come; a longer one closes the session.
-    Subnegotiation {
-        /// Number of the option.
-        option: u8,
-        /// Bytes behind the option.
-        bytes: &'a [u8],
-    },
-    /// Datagram came to the service itself ([`Handler::handle_service`]). What the turn sends goes
-    /// back to where it came from, a datagram for each send, at most once.
-    Datagram {
-        /// Address that it came from. Nothing proves that its sender has that address.
-        from: SocketAddr,
-        /// Bytes of the datagram.
-        bytes: &'a [u8],
-    },
-    /// Stream of this session is one of TLS from here on ([`Turn::start_tls`]).
-    TlsStarted,
-    /// Session was woken by a turn of this one or another session ([`Turn::wake`]).
-    Woken,
-    /// Peer was silent as long as [`Turn::idle_after`] says. Nothing is closed.
-    Idle,
-    /// So many notes and published messages to this session were dropped, behind the actions before
-    /// this one: `actions_pending_max` of them waited. What was said is to be asked for anew.
-    Missed {
-        /// Number of them.
-        count: u64,
-    },
-    /// First turn of the service itself under this build ([`Handler::handle_service`]): the place
-    /// to set the first timer of a service, and to tidy its tables. It runs once, behind the commit
-    /// of the build; not when a process takes over.
-    Started(Started),
-    /// Entry of a table of this service is over, and gone ([`crate::Table::put_until`]). Comes to
-    /// the service itself ([`Handler::handle_service`]), for tables that ask for it
-    /// ([`crate::Table::hears_of_expiry`]), once; not if a turn wrote the entry again, or deleted
-    /// it, before.
-    Expired {
-        /// Name of the table.
-        table: &'a str,
-        /// Key of the entry.
-        key: &'a [u8],
-    },
-}
-
-/// Reason of [`Action::Started`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Started {
-    /// The host has started, and saved tables are read. No build of the service served in it
-    /// before.
-    Host,
-    /// Another build has come into service, by a reload or a rollback.
-    Generation,
-}
-
-/// Page that a handler serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
-    /// Value of Content-Type: visible ASCII and spaces.
-    pub content_type: Cow<'static, str>,
-    /// Bytes of the page.
-    pub bytes: Cow<'static, [u8]>,
-}
-
-impl Page {
-    /// Page of HTML in UTF-8.
-    pub fn html(text: impl Into<Cow<'static, str>>) -> Page {
-        let bytes = match text.into() {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        };
-        Page { content_type: "text/html; charset=utf-8".into(), bytes }
-    }
-}
-
-/// End of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobEnd<'a> {
-    /// Result that it returned.
-    Done(&'a [u8]),
-    /// Failed or panicked, for this reason.
-    Failed(&'a str),
-    /// Lost: the process that ran it died, and it isn't run again, for this reason.
-    Lost(&'a str),
-}
-
-/// Job for [`Handler::job`].
-pub struct Job<'a> {
-    /// Name of the job.
-    pub name: &'a str,
-    /// Input of the job.
-    pub input: &'a [u8],
-    pub(crate) cancelled: &'a AtomicU32,
-}
-
-impl Job<'_> {
-    /// Whether nobody wants the result any more: a long job should look at this now and then, and
-    /// return.
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed) != 0
-    }
-}
-
-/// Reason why a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Closed {
-    /// The peer ended it; output that is sent now may still reach the peer.
-    Peer,
-    /// The connection broke.
-    Broken,
-    /// The handler closed it.
-    Handler,
-    /// A limit of the host closed it.
-    Limit,
-    /// The host is stopping. All sessions have left their topics, so a broadcast reaches nobody.
-    Stopping,
-    /// An operator closed it.
-    Operator,
-}
-
-/// Configuration of a service that has none: any key is refused.
-///
-/// ```
-/// use greenroom_handler::{Handler, NoConfig, Result};
-///
-/// struct Echo;
-/// /// Without `#[handler]`, each type is written.
-/// impl Handler for Echo {
-///     const SERVICE: &'static str = "echo";
-///     /// Connections that turns make; it needs no port.
-///     const DIALS: bool = true;
-///     type State = ();
-///     type Config = NoConfig;
-///     fn new(_: NoConfig) -> Result<Echo, String> {
-///         Ok(Echo)
-///     }
-/// }
-///
-/// let settings = r#"{"color": "red"}"#;
-/// let refused = greenroom_handler::testing::TestHost::<Echo>::new(settings).err().unwrap();
-/// assert!(refused.contains("unknown field `color`"));
-/// ```
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoConfig {}

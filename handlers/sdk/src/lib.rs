@@ -45,18 +45,20 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `handler.rs` | the trait, and actions |
+//! | `handler.rs`, `action.rs`, `page.rs` | the trait, actions, pages for browsers |
 //! | `bounds.rs` | bounds on its types, with errors that say what to write |
-//! | `framing.rs` | framings, also those of an author's own |
+//! | `framing.rs`, `custom_framing.rs` | framings, and those of an author's own |
 //! | [`telnet`] | telnet's options and subnegotiations |
-//! | `turn.rs` | the effects of a turn |
+//! | `turn.rs` | a turn, and most of its effects |
+//! | `telnet_effects.rs`, `job_effects.rs` | those on telnet sessions, and jobs |
 //! | `topic_effects.rs`, `session_effects.rs` | those on topics, and on other sessions |
 //! | `stream_effects.rs` | those on streams: connections, TLS, terms for a peer |
 //! | `host_questions.rs` | tokens, random numbers, numbers of the host |
-//! | `dialogue.rs`, `talk.rs` | questions to a peer, and the record of its answers |
+//! | `dialogue.rs`, `dialogue_steps.rs` | questions to a peer, and their steps |
+//! | `talk.rs` | the record of its answers |
 //! | `dialogue_run.rs` | the run of a dialogue in a turn, and in a rehearsal |
 //! | `values.rs` | typed values on the way from turn to turn |
-//! | `table.rs` | tables, and who owns them |
+//! | `table.rs`, `table_scan.rs` | tables, who owns them, scans |
 //! | `map.rs`, `key.rs` | tables with typed keys, and the keys' bytes |
 //! | `bytes.rs` | bytes as a value |
 //! | `migrate.rs` | migrations: data of one version becomes data of another, up and down |
@@ -72,14 +74,17 @@
 //! | `export/` | the C ABI; the only unsafe code |
 #![deny(unsafe_code)]
 
+mod action;
 #[cfg(doctest)]
 mod book;
 mod bounds;
 mod bytes;
 mod carried;
 mod convert;
+mod custom_framing;
 mod dialogue;
 mod dialogue_run;
+mod dialogue_steps;
 mod encode;
 mod fault;
 mod file;
@@ -87,16 +92,20 @@ mod framing;
 mod handler;
 mod host;
 mod host_questions;
+mod job_effects;
 mod key;
 mod log;
 mod map;
 mod migrate;
+mod page;
 mod run;
 mod session_effects;
 mod stream_effects;
 mod table;
+mod table_scan;
 mod talk;
 pub mod telnet;
+mod telnet_effects;
 mod topic_effects;
 mod turn;
 mod values;
@@ -105,12 +114,14 @@ mod values;
 pub mod export;
 pub mod testing;
 
-pub use bounds::{HasSchema, Settings};
+pub use action::{Action, Closed, Job, JobEnd, Started};
+pub use bounds::{HasSchema, NoConfig, Settings};
 pub use bytes::Bytes;
+pub use custom_framing::{CustomFraming, Cut, FramingState};
 pub use dialogue::{Dialogue, Named, Step};
 pub use fault::{Fault, OrTell};
 pub use file::File;
-pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState, Prefix};
+pub use framing::{ByteOrder, Endpoint, Framing, Prefix};
 /// ```
 /// use greenroom_handler::{Handler, handler};
 ///
@@ -137,11 +148,12 @@ pub use framing::{ByteOrder, CustomFraming, Cut, Endpoint, Framing, FramingState
 /// assert_eq!(Hello::new(Hello { greeting: "Hi.".into() }).unwrap().greeting, "Hi.");
 /// ```
 pub use greenroom_handler_macros::handler;
-pub use handler::{Action, Closed, Handler, Job, JobEnd, NoConfig, Page, Started};
+pub use handler::Handler;
 pub use host_questions::Stats;
 pub use key::{Key, KeyPart};
 pub use map::{Map, Under};
 pub use migrate::Migrations;
+pub use page::Page;
 pub use table::{Table, Tables};
 pub use talk::Talk;
 pub use topic_effects::Broadcast;

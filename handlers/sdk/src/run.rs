@@ -16,9 +16,10 @@
 //! host runs the earlier turns again without the failed one. Copying the state before each turn
 //! would cost every turn; this costs the rare fault.
 
+use crate::action::Action;
 use crate::carried::stored_as_is;
 use crate::fault::{ASKS, Catching, Fault};
-use crate::handler::{Action, Handler};
+use crate::handler::Handler;
 use crate::host::Host;
 use crate::log;
 use crate::turn::{State, Turn};

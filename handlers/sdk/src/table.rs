@@ -17,7 +17,6 @@ use crate::carried::{stored_as_is, try_samples};
 use crate::fault::Fault;
 use crate::migrate::Migrations;
 use crate::turn::{Turn, nanoseconds};
-use greenroom_state::abi::table::{BACKWARDS, KEY_ALONE};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
@@ -108,7 +107,7 @@ impl Tables {
 /// ```
 pub struct Table<V> {
     /// Name of the table in the host, shared by all services.
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// Whether its owner is told of entries that are over.
     hears_of_expiry: bool,
     /// Type of the values. A function pointer: a table holds no value, so it is `Send` and
@@ -116,7 +115,7 @@ pub struct Table<V> {
     values: PhantomData<fn() -> V>,
 }
 
-/// Reads, writes and ranges, by keys that are bytes.
+/// Reads and writes, by keys that are bytes.
 ///
 /// ```
 /// use greenroom_handler::testing::TestHost;
@@ -138,18 +137,6 @@ pub struct Table<V> {
 ///         }
 ///         // The turn sees its own writes. Nobody else does before it has succeeded.
 ///         assert_eq!(FRUIT.get(turn, "banana")?, Some(7));
-///         let entry = |key: &str, pieces| (key.as_bytes().to_vec(), pieces);
-///         // By prefix, and at most so many; "" is any.
-///         assert_eq!(FRUIT.scan(turn, "ap", 1)?, [entry("apple", 3)]);
-///         // A zero byte behind a key: what comes after it.
-///         assert_eq!(FRUIT.scan_from(turn, "ap", "apple\0", 9)?, [entry("apricot", 5)]);
-///         assert_eq!(FRUIT.scan_back(turn, "", 1)?, [entry("banana", 7)]);
-///         assert_eq!(FRUIT.scan_back_from(turn, "", "banana", 1)?, [entry("apricot", 5)]);
-///         // Keys alone.
-///         assert_eq!(FRUIT.keys(turn, "", 9).len(), 3);
-///         assert_eq!(FRUIT.keys_from(turn, "", "b", 9), [b"banana"]);
-///         assert_eq!(FRUIT.keys_back(turn, "ap", 1), [b"apricot"]);
-///         assert_eq!(FRUIT.keys_back_from(turn, "ap", "apricot", 9), [b"apple"]);
 ///         FRUIT.delete(turn, "banana");
 ///         FRUIT.drop_prefix(turn, "ap");
 ///         let left = FRUIT.len(turn);
@@ -245,152 +232,6 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
     pub fn drop_prefix<S>(&self, turn: &mut Turn<'_, S>, prefix: impl AsRef<[u8]>) {
         let status = turn.host.table_drop_prefix(self.name, prefix.as_ref());
         turn.note_refusal("a table write", status);
-    }
-
-    /// Reads the entries whose keys start with `prefix`, in order, at most `limit` of them.
-    /// Fails at the first value that can't be decoded. One call of the host for each entry.
-    pub fn scan<S>(
-        &self,
-        turn: &mut Turn<'_, S>,
-        prefix: impl AsRef<[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, V)>, Fault> {
-        self.scan_from(turn, prefix, b"", limit)
-    }
-
-    /// Reads as [`Table::scan`] does, from a key on. To go on behind a key, pass it with a zero
-    /// byte appended.
-    pub fn scan_from<S>(
-        &self,
-        turn: &mut Turn<'_, S>,
-        prefix: impl AsRef<[u8]>,
-        from: impl AsRef<[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, V)>, Fault> {
-        self.entries(turn, (prefix.as_ref(), from.as_ref()), 0, limit)
-    }
-
-    /// Reads as [`Table::scan`] does, from the last key to the first.
-    pub fn scan_back<S>(
-        &self,
-        turn: &mut Turn<'_, S>,
-        prefix: impl AsRef<[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, V)>, Fault> {
-        self.scan_back_from(turn, prefix, b"", limit)
-    }
-
-    /// Reads as [`Table::scan_back`] does, only keys before `before`; empty: all. To go on, pass
-    /// the last key that was read.
-    pub fn scan_back_from<S>(
-        &self,
-        turn: &mut Turn<'_, S>,
-        prefix: impl AsRef<[u8]>,
-        before: impl AsRef<[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, V)>, Fault> {
-        self.entries(turn, (prefix.as_ref(), before.as_ref()), BACKWARDS, limit)
-    }
-
-    /// Keys that start with `prefix`, in order, at most `limit` of them. Values are not read.
-    pub fn keys<S>(&self, turn: &mut Turn<'_, S>, prefix: impl AsRef<[u8]>, limit: usize) -> Vec<Vec<u8>> {
-        self.keys_from(turn, prefix, b"", limit)
-    }
-
-    /// Keys as those of [`Table::keys`], from one on, as in [`Table::scan_from`].
-    pub fn keys_from<S>(
-        &self,
-        turn: &mut Turn<'_, S>,
-        prefix: impl AsRef<[u8]>,
-        from: impl AsRef<[u8]>,
-        limit: usize,
-    ) -> Vec<Vec<u8>> {
-        self.found_keys(turn, (prefix.as_ref(), from.as_ref()), 0, limit)
-    }
-
-    /// Keys that start with `prefix`, from the last to the first, at most `limit` of them.
-    pub fn keys_back<S>(
-        &self,
-        turn: &mut Turn<'_, S>,
-        prefix: impl AsRef<[u8]>,
-        limit: usize,
-    ) -> Vec<Vec<u8>> {
-        self.keys_back_from(turn, prefix, b"", limit)
-    }
-
-    /// Keys as those of [`Table::keys_back`], only before `before`, as in
-    /// [`Table::scan_back_from`].
-    pub fn keys_back_from<S>(
-        &self,
-        turn: &mut Turn<'_, S>,
-        prefix: impl AsRef<[u8]>,
-        before: impl AsRef<[u8]>,
-        limit: usize,
-    ) -> Vec<Vec<u8>> {
-        self.found_keys(turn, (prefix.as_ref(), before.as_ref()), BACKWARDS, limit)
-    }
-
-    /// Entries of a range (prefix and bound) in the direction that `flags` say.
-    fn entries<S>(
-        &self,
-        turn: &mut Turn<'_, S>,
-        range: (&[u8], &[u8]),
-        flags: u32,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, V)>, Fault> {
-        let mut values = Vec::new();
-        let mut read = |value: &[u8]| match rmp_serde::from_slice(value) {
-            Ok(value) => {
-                values.push(value);
-                Ok(())
-            }
-            Err(e) => Err(e.into()),
-        };
-        let keys = self.each(turn, range, flags, limit, &mut read)?;
-        Ok(keys.into_iter().zip(values).collect())
-    }
-
-    /// Keys of a range, likewise.
-    fn found_keys<S>(
-        &self,
-        turn: &mut Turn<'_, S>,
-        range: (&[u8], &[u8]),
-        flags: u32,
-        limit: usize,
-    ) -> Vec<Vec<u8>> {
-        let keys = self.each(turn, range, flags | KEY_ALONE, limit, &mut |_| Ok(()));
-        keys.unwrap_or_default()
-    }
-
-    /// Keys of a range, and each value for `read`, whose error ends the scan.
-    fn each<S>(
-        &self,
-        turn: &mut Turn<'_, S>,
-        (prefix, from): (&[u8], &[u8]),
-        flags: u32,
-        limit: usize,
-        read: &mut dyn FnMut(&[u8]) -> Result<(), Fault>,
-    ) -> Result<Vec<Vec<u8>>, Fault> {
-        let (mut keys, mut from) = (Vec::new(), from.to_vec());
-        while keys.len() < limit {
-            let mut outcome = Ok(());
-            let next = turn.host.table_seek(self.name, (prefix, &from), flags, &mut |value| {
-                outcome = read(value);
-            });
-            let Some(key) = next else { break };
-            outcome?;
-            from.clone_from(&key);
-            if flags & BACKWARDS == 0 {
-                // The next possible key in the order of bytes.
-                from.push(0);
-            } else if key.is_empty() {
-                // No key is before the empty one, and an empty bound would be none.
-                keys.push(key);
-                break;
-            }
-            keys.push(key);
-        }
-        Ok(keys)
     }
 
     /// Number of entries, the turn's own writes included. Does not read the values.

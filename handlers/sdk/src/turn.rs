@@ -7,8 +7,7 @@
 
 use crate::fault::Fault;
 use crate::host::Host;
-use crate::telnet::{self, Verb};
-use greenroom_state::abi::{JOB_ONCE, TIMER_OF_SERVICE, status};
+use greenroom_state::abi::{TIMER_OF_SERVICE, status};
 use greenroom_state::dialogue_report::Retraced;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
@@ -188,84 +187,6 @@ impl<S> Turn<'_, S> {
         self.note_refusal("a send", status);
     }
 
-    /// Sends a text behind which the peer is to answer. On a telnet session EOR stands behind it
-    /// where that was negotiated, else GA unless the peer wants none. Over WebSocket it is a text;
-    /// elsewhere it is sent as [`Turn::send`] does.
-    ///
-    /// ```
-    /// use greenroom_handler::{Result, Turn, telnet};
-    ///
-    /// fn ask_password(turn: &mut Turn) {
-    ///     turn.prompt("Password: ");
-    ///     turn.hide_input(true);
-    /// }
-    ///
-    /// /// The same for an option that has no function of its own.
-    /// fn answered(turn: &mut Turn) {
-    ///     turn.telnet_wont(telnet::ECHO);
-    ///     turn.telnet_dont(telnet::WINDOW_SIZE);
-    ///     turn.send("\n");
-    /// }
-    ///
-    /// fn begin(turn: &mut Turn) {
-    ///     turn.telnet_do(telnet::WINDOW_SIZE);
-    ///     turn.telnet_will(telnet::GMCP);
-    ///     turn.subnegotiate(telnet::GMCP, br#"Core.Hello {"client": "greenroom"}"#);
-    /// }
-    /// ```
-    pub fn prompt(&mut self, text: impl AsRef<[u8]>) {
-        let status = self.host.prompt(text.as_ref());
-        self.note_refusal("a prompt", status);
-    }
-
-    /// Asks the peer of a telnet session not to show what is typed, for a password; or to show it
-    /// again. Nothing happens on other sessions.
-    ///
-    /// The end of a hidden line isn't shown either, so the next answer begins with an empty line.
-    pub fn hide_input(&mut self, hidden: bool) {
-        match hidden {
-            true => self.telnet_will(telnet::ECHO),
-            false => self.telnet_wont(telnet::ECHO),
-        }
-    }
-
-    /// Asks the peer of a telnet session to turn an option on at its side, and agrees to its offers
-    /// of it from here on. The outcome comes as [`crate::Action::Negotiated`]. Asking twice sends
-    /// nothing.
-    ///
-    /// This and the other methods of telnet do nothing on a session that does not speak it. A
-    /// session has at most 29 options that were asked for.
-    pub fn telnet_do(&mut self, option: u8) {
-        self.negotiate(Verb::Do, option);
-    }
-
-    /// Asks the peer of a telnet session to leave an option off at its side, and refuses its
-    /// offers.
-    pub fn telnet_dont(&mut self, option: u8) {
-        self.negotiate(Verb::Dont, option);
-    }
-
-    /// Offers the peer of a telnet session an option at the host's side, and agrees when it asks.
-    pub fn telnet_will(&mut self, option: u8) {
-        self.negotiate(Verb::Will, option);
-    }
-
-    /// Leaves an option off at the host's side, and refuses when the peer asks.
-    pub fn telnet_wont(&mut self, option: u8) {
-        self.negotiate(Verb::Wont, option);
-    }
-
-    fn negotiate(&mut self, verb: Verb, option: u8) {
-        let status = self.host.negotiate(verb as u8, option);
-        self.note_refusal("a telnet option", status);
-    }
-
-    /// Sends a subnegotiation to the peer of a telnet session. The byte 255 is doubled on the way.
-    pub fn subnegotiate(&mut self, option: u8, bytes: impl AsRef<[u8]>) {
-        let status = self.host.subnegotiate(option, bytes.as_ref());
-        self.note_refusal("a subnegotiation", status);
-    }
-
     /// Sends a datagram to any address, from the UDP port that the turn's own datagram came to,
     /// else from the service's first one. At most once, and silently lost if the service has
     /// none.
@@ -388,82 +309,6 @@ impl<S> Turn<'_, S> {
     pub fn cancel_service_timer(&mut self, name: &str) {
         let status = self.host.cancel_timer(name, TIMER_OF_SERVICE);
         self.note_refusal("a timer", status);
-    }
-
-    /// Starts a job: [`crate::Handler::job`] runs on another thread, where it may block. Its result
-    /// comes back to this session as [`crate::Action::Job`], exactly once, in whatever build serves
-    /// then. If the process dies meanwhile, the job runs again from its beginning. Returns its
-    /// number.
-    ///
-    /// ```
-    /// use greenroom_handler::testing::TestHost;
-    /// use greenroom_handler::{Action, Handler, Job, JobEnd, Result, Turn, handler};
-    ///
-    /// struct Files;
-    /// #[handler]
-    /// impl Handler for Files {
-    ///     const SERVICE: &'static str = "files";
-    ///     /// Number of the job under way.
-    ///     type State = Option<u64>;
-    ///     fn message(&self, turn: &mut Turn<Option<u64>>, line: &[u8]) -> Result {
-    ///         match (line, turn.state.take()) {
-    ///             (b"stop", Some(number)) => turn.cancel_job(number),
-    ///             (b"stop", None) => turn.send_line("nothing to stop"),
-    ///             // Reads may be done twice. What may not: `start_job_once`.
-    ///             (b"order", _) => *turn.state = Some(turn.start_job_once("order", line)),
-    ///             (path, _) => *turn.state = Some(turn.start_job("read", path)),
-    ///         }
-    ///         Ok(())
-    ///     }
-    ///     fn job(&self, job: &Job) -> Result<Vec<u8>> {
-    ///         Ok(std::fs::read(std::str::from_utf8(job.input)?)?)
-    ///     }
-    ///     fn other(&self, turn: &mut Turn<Option<u64>>, action: Action) -> Result {
-    ///         if let Action::Job { end, .. } = action {
-    ///             *turn.state = None;
-    ///             match end {
-    ///                 JobEnd::Done(bytes) => turn.send(bytes),
-    ///                 JobEnd::Failed(why) | JobEnd::Lost(why) => turn.send_line(why),
-    ///             }
-    ///         }
-    ///         Ok(())
-    ///     }
-    /// }
-    ///
-    /// let mut host = TestHost::<Files>::new("{}").unwrap();
-    /// let peer = host.open();
-    /// assert_eq!(host.line(peer, "/dev/null"), "");
-    /// assert!(host.line(peer, "/no/such/file").starts_with("No such file"));
-    /// host.hold_jobs();
-    /// host.line(peer, "/dev/null");
-    /// host.line(peer, "stop");
-    /// assert_eq!(host.line(peer, "stop"), "nothing to stop\n");
-    /// ```
-    pub fn start_job(&mut self, name: &str, input: impl AsRef<[u8]>) -> u64 {
-        let started = self.host.start_job(name, input.as_ref(), 0);
-        self.started(started)
-    }
-
-    /// Starts a job that must not run twice: if the process dies meanwhile, the job is lost
-    /// ([`crate::JobEnd::Lost`]).
-    pub fn start_job_once(&mut self, name: &str, input: impl AsRef<[u8]>) -> u64 {
-        let started = self.host.start_job(name, input.as_ref(), JOB_ONCE);
-        self.started(started)
-    }
-
-    /// Returns the number of a job or connection; 0 if the host refused it, so that the turn fails.
-    fn started(&mut self, started: Result<u64, u32>) -> u64 {
-        started.unwrap_or_else(|status| {
-            self.note_refusal("a job", status);
-            0
-        })
-    }
-
-    /// Cancels a job that this session started: it is not begun, or is told to stop, and its result
-    /// does not come.
-    pub fn cancel_job(&mut self, number: u64) {
-        let status = self.host.cancel_job(number);
-        self.note_refusal("to cancel a job", status);
     }
 
     /// Waits for another session's output. If that session's peer leaves too much of its output

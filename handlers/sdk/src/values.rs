@@ -3,9 +3,9 @@
 //! A value is written by the build that sends it, and read by the build that serves when it
 //! arrives. So its type follows the rules of a state: fields may be added with a default.
 
+use crate::action::{Action, Job, JobEnd};
 use crate::encode::encode;
 use crate::fault::Fault;
-use crate::handler::{Action, Job, JobEnd};
 use crate::turn::Turn;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -16,8 +16,7 @@ pub(crate) struct Source {
     pub(crate) text: String,
     /// Tokens without those of tests.
     pub(crate) tokens: Vec<Token>,
-    /// Lines that are not a test's. Comments and empty lines count, but not the examples in them:
-    /// those are tests.
+    /// Lines that are not a test's. Comments and empty lines count.
     pub(crate) lines: usize,
 }
 
@@ -29,7 +28,7 @@ impl Source {
 
     pub(crate) fn new(path: String, text: String) -> Source {
         let (tokens, test_lines) = without_tests(&tokens(&text));
-        let lines = text.lines().count() - test_lines - example_lines(&text);
+        let lines = text.lines().count() - test_lines;
         Source { path, text, tokens, lines }
     }
 
@@ -57,19 +56,6 @@ pub(crate) fn sources(folder: &str, with_tests: bool) -> Vec<Source> {
     }
     found.sort();
     found.iter().map(|path| Source::read(path)).collect()
-}
-
-/// Number of lines between the marks of examples in doc comments of items.
-fn example_lines(text: &str) -> usize {
-    let (mut count, mut inside) = (0, false);
-    for line in text.lines().map(str::trim_start) {
-        match line.strip_prefix("///").map(str::trim_start) {
-            Some(says) if says.starts_with("```") => inside = !inside,
-            Some(_) => count += usize::from(inside),
-            None => inside = false,
-        }
-    }
-    count
 }
 
 /// Leaves out items under `#[cfg(test)]`. Also returns how many lines they have.

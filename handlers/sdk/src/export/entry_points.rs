@@ -14,6 +14,7 @@
 //! Arguments are believed to keep the ABI. Panics of the author's code are caught and become
 //! error texts or faults, because nothing may unwind into the host.
 
+use crate::action::{Action, Closed, Job, JobEnd, Started};
 use crate::bounds::{HasSchema as _, Settings as _};
 use crate::convert::{check, convert, schema_text};
 use crate::export::borrowed::{hand_over, slice};
@@ -21,7 +22,7 @@ use crate::export::framing::{cut_ffi, encode_ffi, framing_offer, own_framing};
 use crate::export::host_calls::HostCalls;
 use crate::fault::{self, Fault};
 use crate::framing::Endpoint;
-use crate::handler::{Action, Closed, Handler, Job, JobEnd, Started};
+use crate::handler::Handler;
 use crate::host::Host as _;
 use crate::log;
 use crate::run::{Session, has_state, retrace, run, run_page, run_service};

@@ -3,9 +3,10 @@
 //! The functions are pure, so any thread may call them, also while a turn runs. Panics of the
 //! author's code are caught and become error texts.
 
+use crate::custom_framing::{CustomFraming, Cut, FramingState};
 use crate::export::borrowed::{hand_over, slice};
 use crate::fault::{self, Fault};
-use crate::framing::{ByteOrder, CustomFraming, Cut, Framing, FramingState};
+use crate::framing::{ByteOrder, Framing};
 use crate::handler::Handler;
 use greenroom_state::abi::{self, Bytes, framing};
 use std::borrow::Cow;

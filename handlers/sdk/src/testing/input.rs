@@ -1,6 +1,7 @@
 //! Input of a peer in a test, cut into messages as its endpoint's framing has it.
 
-use crate::framing::{ByteOrder, Cut, Framing, FramingState};
+use crate::custom_framing::{Cut, FramingState};
+use crate::framing::{ByteOrder, Framing};
 
 /// Kind of an endpoint, as operators and [`crate::Turn::fact`] name it.
 pub(super) fn kind(framing: &Framing) -> &'static str {

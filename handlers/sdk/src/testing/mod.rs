@@ -25,6 +25,7 @@ mod peers;
 mod services;
 mod shared;
 mod turn;
+mod turns;
 
 pub use conversation::Conversation;
 pub use host::TestHost;

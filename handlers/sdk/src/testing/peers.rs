@@ -4,8 +4,9 @@ use super::host::TestHost;
 use super::input::{kind, next};
 use super::services::Runs as _;
 use super::shared::{Peer, Silence};
+use crate::action::{Action, Closed, JobEnd};
 use crate::framing::Framing;
-use crate::handler::{Action, Closed, Handler, JobEnd};
+use crate::handler::Handler;
 
 /// Lines of a transcript that a failure shows.
 const SHOWN_MAX: usize = 40;

@@ -1,12 +1,13 @@
 //! Services of a host in memory: the one that is tested, and others beside it.
 
 use super::turn::Staging;
+use crate::action::{Action, Job};
 use crate::bounds::Settings as _;
 use crate::carried::comparing;
 use crate::convert::check;
 use crate::fault::{self, Fault};
 use crate::framing::{Endpoint, Framing};
-use crate::handler::{Action, Handler, Job};
+use crate::handler::Handler;
 use crate::run::{Session, run, run_service};
 
 /// Service whose type the host does not know.

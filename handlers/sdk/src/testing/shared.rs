@@ -1,7 +1,8 @@
 //! State of a host in memory.
 
-use crate::framing::{Framing, FramingState};
-use crate::handler::Closed;
+use crate::action::Closed;
+use crate::custom_framing::FramingState;
+use crate::framing::Framing;
 use greenroom_state::abi::BROADCAST_LINE;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
