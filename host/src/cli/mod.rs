@@ -161,6 +161,7 @@ pub fn run() -> ExitCode {
     let own = matches!(cli.command, Serve(_) | Worker | Handshaker | Observer | Trial | Symbolize);
     if own || matches!(cli.command, Check(_) | Replay(_)) {
         process_state::settle();
+        process_state::merge_freed_blocks();
     }
     patience::limit_time(cli.timeout, output::complain);
     let result = match cli.command {
