@@ -432,7 +432,9 @@ fn mishaps_at_the_desk_are_told_and_the_build_before_serves_on() {
     assert_eq!(ask("three"), "3! three");
     assert_eq!(dev.end(libc::SIGINT), Some(0));
 
-    // Keys of a terminal.
+    // Keys of a terminal, and a configuration that comes while the host serves.
+    fs::remove_file(&config).expect("no configuration");
+    edit(&source, "int bad = config.len == 2;", "int bad = 0;");
     let mut terminal = command("script", &home);
     let run = format!("{} dev --listen {name}=127.0.0.1:0", built("greenroom").display());
     let mut dev = Dev::of({
@@ -441,9 +443,18 @@ fn mishaps_at_the_desk_are_told_and_the_build_before_serves_on() {
     });
     dev.wait("q ends it, r builds anew");
     dev.wait("export GREENROOM_RUNTIME=");
+    fs::write(&config, "[service").expect("half a configuration");
+    dev.wait(&format!("{}: line 1, column 9: ", config.display()));
+    fs::write(&config, format!("[service.{name}]\nsettings = {{ words = 1 }}\n")).expect("a configuration");
+    dev.wait("newcomer_desk generation 2: ");
     let mut keys = dev.child.stdin.take().expect("a pipe");
     keys.write_all(b"xr").expect("keys");
-    dev.wait("generation 1: nothing has changed");
+    dev.wait("generation 2: nothing has changed");
+    // A folder that is moved away for a moment is no edit.
+    let away = dir.path().join("away");
+    fs::rename(&home, &away).expect("the folder is moved");
+    dev.wait("is gone; what was built serves on until it is back");
+    fs::rename(&away, &home).expect("the folder is back");
     keys.write_all(b"q").expect("a key");
     assert_eq!(dev.child.wait().expect("its end").code(), Some(0));
 }

@@ -55,6 +55,9 @@ pub(super) struct Serve {
     /// The configuration file (TOML)
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The configuration file need not be there, and may come later (`greenroom dev` says so)
+    #[arg(long, hide = true, requires = "config")]
+    config_may_lack: bool,
     /// Address of a service, instead of its own port; may be repeated
     #[arg(long, value_name = "SERVICE=ADDR", value_parser = parse_listen)]
     listen: Vec<(String, Endpoint)>,
@@ -95,8 +98,8 @@ impl Serve {
         let failed = |what: &str, e: std::io::Error| CommandFailure::Failed(format!("{what}: {e}"));
         // Before the working directory changes.
         let path = self.config.as_deref().map(absolute).transpose()?;
-        let source =
-            ConfigSource { path, listen: self.listen.clone(), no_watch: self.no_watch, log: self.log };
+        let (may_lack, listen) = (self.config_may_lack, self.listen.clone());
+        let source = ConfigSource { path, may_lack, listen, no_watch: self.no_watch, log: self.log };
         let dir = absolute(dir)?;
         let copies = self.copies.as_deref().map(absolute).transpose()?;
         let dirs = [Some(&*dir), copies.as_deref()].into_iter().flatten().filter(|_| !self.check_config);

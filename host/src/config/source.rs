@@ -15,6 +15,8 @@ use std::path::PathBuf;
 pub struct ConfigSource {
     /// Path of the file; `None`: all values have their defaults.
     pub path: Option<PathBuf>,
+    /// The file need not be there: all values have their defaults then.
+    pub may_lack: bool,
     /// Addresses from the command line, which replace the file's.
     pub listen: Vec<(String, Endpoint)>,
     /// `--no-watch` on the command line, which overrides `watch`.
@@ -28,8 +30,8 @@ impl ConfigSource {
     /// its own once it serves. The error names the file, and the line where there is one.
     pub fn read(&self) -> Result<Config, String> {
         let mut config = match &self.path {
-            Some(path) => Config::read(path)?,
-            None => Config::default(),
+            Some(path) if !self.may_lack || !matches!(path.try_exists(), Ok(false)) => Config::read(path)?,
+            _ => Config::default(),
         };
         config.override_listen(&self.listen);
         // The command line can only switch the watch off.

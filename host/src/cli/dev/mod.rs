@@ -169,7 +169,7 @@ impl DevArgs {
     /// Arguments of the host: the configuration of the folder, and what the command line says.
     fn host_args(&self, config: &DevConfig) -> Vec<OsString> {
         let mut args: Vec<OsString> = vec!["--log".into(), (&self.log).into()];
-        config.path().iter().for_each(|path| args.extend(["--config".into(), path.into()]));
+        args.extend(["--config-may-lack".into(), "--config".into(), config.path().into()]);
         self.copies.iter().for_each(|dir| args.extend(["--copies".into(), dir.into()]));
         for (service, endpoint) in &self.listen {
             args.extend(["--listen".into(), format!("{service}={endpoint}").into()]);
@@ -260,6 +260,12 @@ impl Dev {
                 }
                 Err(why) => return self.colours.complain(&why),
             }
+        }
+        if !self.dir.exists() {
+            let goes_on = if self.host.is_some() { "what was built serves on" } else { "nothing serves" };
+            return self
+                .colours
+                .complain(&format!("{} is gone; {goes_on} until it is back", self.dir.display()));
         }
         self.work = Work::Build;
         let (project, running, tell) = (self.project.clone(), self.running.clone(), self.sender.clone());
