@@ -78,7 +78,10 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Endpoint, BadAddress> {
         let with = |kind: &str, address: &str| match is_kind(split_kind(kind).1) || kind == PROXY {
             true => Ok(Endpoint { kind: long_form(kind), address: address.parse()? }),
-            false => Err(BadAddress(format!("{kind:?} in {text:?} is no name of a kind of endpoint"))),
+            false => Err(BadAddress(format!(
+                "{kind:?} in {text:?} is no name of a kind of endpoint: a kind is a word such as line, telnet \
+                 or ws, with tls+ or proxy+ before it where they apply"
+            ))),
         };
         let plain = ["tcp://", "udp://", "unix:"].iter().any(|scheme| text.starts_with(scheme));
         let transport = ["unix:", "udp://"].iter().find_map(|scheme| {

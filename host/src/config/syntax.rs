@@ -5,7 +5,7 @@ use std::path::Path;
 /// Characters of the file's line that an error shows.
 const SHOWN_MAX: usize = 60;
 
-/// Tells an error with its place: `FILE: line 3, column 8: what is wrong, in "the line"`.
+/// Tells an error with its place, and the line in the file.
 pub(super) fn placed(path: &Path, text: &str, error: &toml::de::Error) -> String {
     let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join("; ");
     let at = error.span().map(|span| span.start.min(text.len()));
@@ -16,7 +16,7 @@ pub(super) fn placed(path: &Path, text: &str, error: &toml::de::Error) -> String
     let column = before[start..].chars().count() + 1;
     let line = [&before[start..], behind.lines().next().unwrap_or_default()].concat();
     let shown: String = line.trim().chars().take(SHOWN_MAX).collect();
-    let shown = if shown.is_empty() { String::new() } else { format!(", in {shown:?}") };
+    let shown = if shown.is_empty() { String::new() } else { format!(", in `{shown}`") };
     format!("{}: line {number}, column {column}: {message}{shown}", path.display())
 }
 
@@ -27,15 +27,15 @@ mod tests {
     #[test]
     fn an_error_of_syntax_or_type_has_its_place_and_one_line() {
         for (text, place, says) in [
-            ("watch = true\n[service", "line 2, column 9: ", "in \"[service\""),
+            ("watch = true\n[service", "line 2, column 9: ", "in `[service`"),
             (
                 "[service.a]\n  listen = 3\n",
                 "line 2, column 12: invalid type: integer `3`",
-                "in \"listen = 3\"",
+                "in `listen = 3`",
             ),
-            ("[limits]\nidle_ms = \"ä\" x\n", "line 2, column 15: ", "in \"idle_ms = \\\"ä\\\" x\""),
-            ("\nwotch = 1\n", "line 2, column 1: unknown field `wotch`", "in \"wotch = 1\""),
-            ("a = \"", "line 1, column 6: ", "in \"a = \\\"\""),
+            ("[limits]\nidle_ms = \"ä\" x\n", "line 2, column 15: ", "in `idle_ms = \"ä\" x`"),
+            ("\nwotch = 1\n", "line 2, column 1: unknown field `wotch`", "in `wotch = 1`"),
+            ("a = \"", "line 1, column 6: ", "in `a = \"`"),
         ] {
             let said = read(text).unwrap_err();
             assert!(said.contains(&format!("/greenroom.toml: {place}")) && said.contains(says), "{said}");
