@@ -3,6 +3,7 @@
 
 use greenroom_tests::client::Client;
 use greenroom_tests::host::Host;
+use greenroom_tests::tls::Certificate;
 use greenroom_tests::{built, wait_for};
 use serde_json::Value;
 use std::io::Write;
@@ -173,6 +174,54 @@ fn floods_of_peers_and_callers_are_a_bounded_number_of_lines_and_a_count() {
         Some(())
     });
     assert_eq!(Client::connect(host.addr("tally")).ask("on"), "1 on");
+}
+
+/// Requests, PROXY headers and handshakes that fail are lines of one kind each, whoever writes them.
+#[test]
+fn floods_before_a_session_has_begun_are_a_bounded_number_of_lines_and_a_count() {
+    let certificates = tempfile::tempdir().expect("a directory");
+    let tls = Certificate::make(certificates.path(), "localhost").toml();
+    let listen = |kind: &str| format!("listen = [\"{kind}://127.0.0.1:0\"]");
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = format!(
+        "[log]\nfile = \"host.log\"\nlevel = \"debug\"\n[service.chat]\n{}\nproxy_from = [\"127.0.0.1\"]\n\
+         [service.echo]\n{}\n[service.tally]\n{}\ntls = {tls}\n",
+        listen("proxy+line"),
+        listen("ws"),
+        listen("tls"),
+    );
+    std::fs::write(dir.path().join("greenroom.toml"), config).expect("a configuration");
+    let mut command = Command::new(built("greenroom"));
+    command.arg("serve").arg(built("libchat.so")).arg(built("libecho.so")).arg("--config");
+    command.arg(dir.path().join("greenroom.toml")).env("GREENROOM_RUNTIME", dir.path().join("run"));
+    command.env_remove("GREENROOM_LOG");
+    let host = Host::start(dir, command);
+    for (service, kind) in [
+        ("chat proxy+line", "closed: it begins with no PROXY header"),
+        ("echo ws", "closed: its request is refused"),
+        ("tally tls", "a handshake of TLS has failed"),
+    ] {
+        for _ in 0..12 {
+            let mut clients: Vec<_> = (0..100).map(|_| Client::connect(host.addr(service))).collect();
+            clients.iter_mut().for_each(|client| client.send("Mumble.\r\n\r\n"));
+            for client in &mut clients {
+                while client.line().is_some() {}
+            }
+        }
+        let lines = || {
+            let all = std::fs::read_to_string(host.dir().join("host.log")).unwrap_or_default();
+            all.lines().filter(|line| line.contains(kind)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let is_count = |line: &String| line.contains(" more like this in 10 s: ");
+        wait_for("the count of lines left out", || lines().iter().any(is_count).then_some(()));
+        let (counted, single) = lines().into_iter().partition::<Vec<_>, _>(is_count);
+        let left_out: usize = counted
+            .iter()
+            .filter_map(|line| line.split(" lines=").nth(1)?.split_whitespace().next()?.parse::<usize>().ok())
+            .sum();
+        assert!(single.len() >= 1000, "{kind}: {}", single.len());
+        assert_eq!(single.len() + left_out, 1200, "{kind}");
+    }
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub(super) struct Pace {
     next: Instant,
     /// Handshakes wait for their time.
     holds_back: bool,
+    /// Time that held a handshake back at the last look; `None`: none was.
+    held_until: Option<Instant>,
     /// Beginning of such a wait, if it was not told yet.
     is_reached: bool,
     /// Handshakes that were given, with the time by which each has an outcome. Some have ended.
@@ -27,7 +29,14 @@ pub(super) struct Pace {
 
 impl Default for Pace {
     fn default() -> Pace {
-        Pace { per_s: 0, next: Instant::now(), holds_back: false, is_reached: false, given: VecDeque::new() }
+        Pace {
+            per_s: 0,
+            next: Instant::now(),
+            holds_back: false,
+            held_until: None,
+            is_reached: false,
+            given: VecDeque::new(),
+        }
     }
 }
 
@@ -44,15 +53,25 @@ impl Pace {
 
     /// Time from which another handshake may begin. As many as a tenth of a second has may begin at
     /// once. `None`: now.
-    pub(super) fn waits_until(&self, now: Instant) -> Option<Instant> {
+    fn waits_until(&self, now: Instant) -> Option<Instant> {
         let ahead = Duration::from_millis(100).max(self.interval()?);
         let from = self.next.checked_sub(ahead)?;
         (from >= now).then_some(from)
     }
 
-    /// Notes that handshakes wait for their time. Counts once until one may begin at once.
-    pub(super) fn hold_back(&mut self) {
-        self.is_reached |= !std::mem::replace(&mut self.holds_back, true);
+    /// Looks whether another handshake may begin. If not, it is held back until its time, which
+    /// counts once until one may begin at once.
+    pub(super) fn may_begin(&mut self, now: Instant) -> bool {
+        self.held_until = self.waits_until(now);
+        if self.held_until.is_some() {
+            self.is_reached |= !std::mem::replace(&mut self.holds_back, true);
+        }
+        self.held_until.is_none()
+    }
+
+    /// Time of the next look, if the last one held a handshake back. It may have come meanwhile.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        self.held_until
     }
 
     /// Takes the note that handshakes had to wait.
@@ -71,6 +90,7 @@ impl Pace {
 
     /// Forgets all that was given: the process has ended.
     pub(super) fn forget(&mut self) {
+        self.held_until = None;
         self.given.clear();
     }
 
@@ -98,13 +118,25 @@ mod tests {
             let mut begun = 0;
             for tick in 0..20_000 {
                 let now = start + Duration::from_micros(tick * 100);
-                if pace.waits_until(now).is_none() {
+                if pace.may_begin(now) {
                     pace.gave(begun, 1000, now);
                     begun += 1;
                 }
             }
             assert!(begun.abs_diff(in_two_seconds) <= 2, "{per_s}: {begun}");
         }
+    }
+
+    #[test]
+    fn the_time_of_the_next_look_stays_once_it_has_come() {
+        let start = Instant::now();
+        let mut pace = Pace { per_s: 1000, next: start + Duration::from_millis(150), ..Pace::default() };
+        let due = start + Duration::from_millis(50);
+        assert!(!pace.may_begin(start) && pace.held_until() == Some(due));
+        assert!(pace.take_reached() && !pace.take_reached());
+        // The loop asks a little later, when nothing waits for its time any more.
+        assert_eq!((pace.waits_until(due + Duration::from_millis(1)), pace.held_until()), (None, Some(due)));
+        assert!(pace.may_begin(due + Duration::from_millis(1)) && pace.held_until().is_none());
     }
 
     #[test]

@@ -197,7 +197,7 @@ impl HandshakesUnderWay {
     /// Time of the next start, of the next handshake that waits for its time, or of a look at a
     /// process that answers nothing.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let paced = (!self.waiting.is_empty()).then(|| self.pace.waits_until(Instant::now())).flatten();
+        let paced = self.pace.held_until().filter(|_| !self.waiting.is_empty());
         let late = self.waiting.front().and_then(|number| self.shaking.get(number)).map(|s| s.until);
         self.start_at.into_iter().chain(paced).chain(self.stuck_at).chain(late).chain(self.join_at).min()
     }
@@ -256,11 +256,9 @@ impl HandshakesUnderWay {
                 continue;
             };
             let now = Instant::now();
-            if link.has_unsent() {
+            // The pace first: what it held back before, it holds no more.
+            if !self.pace.may_begin(now) || link.has_unsent() {
                 return;
-            }
-            if self.pace.waits_until(now).is_some() {
-                return self.pace.hold_back();
             }
             // What cannot be sent shows where the process is heard.
             match link.send_with(&ToHandshaker::Begin(*number, wanted.clone()), &[fd.as_fd()]) {
