@@ -1,7 +1,7 @@
 //! Successors find peers in every state, no worker at all, another binary, many generations.
 
 use greenroom_tests::client::Client;
-use greenroom_tests::fixture::{Fixture, tally_source};
+use greenroom_tests::fixture::{Fixture, compile_c, tally_source};
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
 use serde_json::Value;
@@ -349,5 +349,33 @@ fn damaged_records_cost_their_own_session_alone() {
     for _ in 0..2 {
         assert_eq!(Client::connect(host.addr("wildwrite")).line().expect("a greeting"), "hello");
         signal(worker(&host), libc::SIGKILL);
+    }
+}
+
+/// A handler's destructors are no part of a worker's end: none runs.
+#[test]
+fn destructors_of_handlers_hold_up_neither_an_upgrade_nor_a_stop() {
+    let header = greenroom_tests::root().join("tests/fixtures/at_exit.h");
+    let binary = built("greenroom");
+    for does in ["crash", "hang"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let library = dir.path().join("libupper.so");
+        let flags = ["-include", header.to_str().expect("UTF-8"), &format!("-DAT_EXIT={does}")];
+        compile_c("upper.c", &flags, &library);
+        let mut host = Host::serve(&["upper"], &[&library]);
+        let mut peer = Client::connect(host.addr("upper"));
+        assert_eq!(peer.ask("hello"), "1 HELLO");
+        let out = host.cli(&["upgrade", "--binary", binary.to_str().expect("UTF-8")]);
+        assert!(out.status.success(), "{does}: {out:?}");
+        assert_eq!(peer.ask("again"), "2 AGAIN");
+        // The reason of a takeover is not that of an earlier end.
+        host.kill_worker();
+        assert!(host.json(&["status", "--json"])["host"]["reason"].is_string());
+        let out = host.cli(&["upgrade", "--binary", binary.to_str().expect("UTF-8")]);
+        assert!(out.status.success(), "{does}: {out:?}");
+        assert!(host.json(&["status", "--json"])["host"]["reason"].is_null());
+        host.signal(libc::SIGTERM);
+        assert_eq!(host.wait(), Some(0), "{does}");
+        assert_eq!(host.log().matches(" the worker died").count(), 1, "{does}: the one that was killed");
     }
 }

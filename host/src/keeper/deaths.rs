@@ -149,6 +149,9 @@ impl Deaths {
     /// Notes whether a process that has ended has handed over, and the kind of its end.
     pub(super) fn note_end(&mut self, ended: &Ended) {
         self.handed_over = ended.handed_over();
+        if self.handed_over {
+            self.last = None;
+        }
         self.cause = match ended.cause() {
             _ if self.handed_over => TakeoverCause::Handover,
             _ if ended.board.stalled_ms().is_some() => TakeoverCause::Stall,

@@ -18,7 +18,7 @@ impl Keeper {
         let board = self.worker.read_board();
         let reached = |limit: &Limit| board.reached(*limit) + self.reached.get(limit).copied().unwrap_or(0);
         let limits = Limit::ALL.iter().map(|l| (l.name().to_owned(), reached(l))).collect();
-        // A worker that serves shows why its predecessor died. An empty reason is a handover.
+        // A worker that serves shows why its predecessor died; after a handover there is no reason.
         let reason = match self.worker.phase() {
             Phase::Parked { reason, .. } => Some(reason.as_str()),
             Phase::Starting { .. } | Phase::Serving { .. } => self.worker.deaths().last(),

@@ -52,6 +52,13 @@ pub fn fork() -> io::Result<Option<Pid>> {
     Ok(Pid::from_raw(pid))
 }
 
+/// Writes what code in C has printed and its library still holds. Blocks for a stream that another
+/// thread uses.
+pub fn flush_c_streams() {
+    // SAFETY: no stream is named, so the call flushes all that are open.
+    let _ = unsafe { libc::fflush(std::ptr::null_mut()) };
+}
+
 /// Ends this process at once. Nothing is flushed, and no exit handler runs.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: the call has no preconditions.
