@@ -26,6 +26,7 @@ pub mod printable;
 pub mod protocol;
 pub mod runtime_dir;
 pub mod saved_file;
+pub mod saved_place;
 pub mod sys;
 pub mod tls;
 pub mod watchdog;

@@ -13,25 +13,26 @@
 //!
 //! A file is written beside its place, synced and renamed, so the place always holds a whole
 //! file. A crash at any instruction leaves the previous file and perhaps an unfinished one
-//! beside it, which the next save overwrites. A damaged file is renamed to a name that says so.
-//! The host starts without that data.
+//! beside it, which the next save replaces. A damaged file is renamed to a name that says so.
+//! The host starts without that data. What is no file of tables is never renamed or replaced.
 //!
 //! The checksum covers the whole file and not each item: half of the tables would be a state
 //! that no host ever had. Writing streams, from the core or from a snapshot of its records.
 //! Reading holds the whole file in memory. Both are O(bytes).
 
 use crate::memory::snapshot::each_record;
+use crate::saved_place::{discard, is_of_tables, make_dirs, not_of_tables, open, target, with_suffix};
 use greenroom_core::core::Core;
 use greenroom_core::limits::host::Limits;
 use greenroom_core::store::kind::Kind;
 use greenroom_core::tables::prefixes::DroppedPrefixes;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
 use std::time::SystemTime;
 
 /// First line of a file of the present format.
@@ -101,12 +102,16 @@ impl<'a> Writer<'a> {
     /// Creates the file. See [`write()`].
     fn create(path: &Path, writer: &str, moved: &'a mut dyn FnMut()) -> io::Result<Writer<'a>> {
         if let Some(dir) = path.parent() {
-            // A runtime directory that was deleted must not come back open to others.
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            make_dirs(dir)?;
         }
         // For the host's user alone: tables hold whatever handlers keep.
-        let private = |options: &mut OpenOptions| options.mode(0o600).open(with_suffix(path, writer));
-        let file = private(OpenOptions::new().write(true).create(true).truncate(true))?;
+        let unfinished = with_suffix(path, writer);
+        // A link or a FIFO that somebody put there is not followed, and not waited for.
+        match std::fs::remove_file(&unfinished) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished)?;
         file.set_permissions(Permissions::from_mode(0o600))?;
         let mut out = Summed { out: BufWriter::new(file), sum: Sha256::new() };
         out.write_all(HEAD)?;
@@ -143,22 +148,26 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Writes the file beside its place; [`put_in_place`] makes it count. `writer` is the suffix of
-/// the unfinished file: two writers may overlap, if a host stops during a save. `moved` is called
-/// whenever a part is on disk.
+/// Writes the file beside its place. [`put_in_place`](crate::saved_place::put_in_place) makes it
+/// count. `writer` is the suffix of the unfinished file: two writers may overlap, if a host stops
+/// during a save. `moved` is called whenever a part is on disk.
 ///
 /// The data is on disk when this returns. If an error is returned, the file in place is
-/// untouched. Blocks for the disk.
+/// untouched, and the unfinished one is gone. Blocks for the disk.
 pub fn write(core: &Core, path: &Path, writer: &str, mut moved: impl FnMut()) -> io::Result<Saved> {
-    let mut file = Writer::create(&target(path), writer, &mut moved)?;
-    let mut result = Ok(());
-    core.each_saved(|kind, version, bytes| {
-        result = file.item(kind, version, bytes);
-        // Ends the walk at the first error: nothing after it would be of use.
-        result.is_ok()
-    });
-    result?;
-    file.end()
+    let path = &target(path);
+    let mut write = || {
+        let mut file = Writer::create(path, writer, &mut moved)?;
+        let mut result = Ok(());
+        core.each_saved(|kind, version, bytes| {
+            result = file.item(kind, version, bytes);
+            // Ends the walk at the first error: nothing after it would be of use.
+            result.is_ok()
+        });
+        result?;
+        file.end()
+    };
+    write().inspect_err(|_| discard(path, writer))
 }
 
 /// Writes the file as [`write()`] does, from the records of a pinned epoch. Entries go from the
@@ -171,8 +180,20 @@ pub fn write_at(
     path: &Path,
     writer: &str,
 ) -> io::Result<Saved> {
+    let path = &target(path);
+    items_at(region, limits, (epoch, dropped), path, writer).inspect_err(|_| discard(path, writer))
+}
+
+/// Writes the unfinished file as [`write_at`] does.
+fn items_at(
+    region: &OwnedFd,
+    limits: &Limits,
+    (epoch, dropped): (u64, &DroppedPrefixes),
+    path: &Path,
+    writer: &str,
+) -> io::Result<Saved> {
     let mut moved = || {};
-    let mut file = Writer::create(&target(path), writer, &mut moved)?;
+    let mut file = Writer::create(path, writer, &mut moved)?;
     let (mut lines, mut damaged) = (BTreeMap::new(), 0);
     let mut failed = None;
     let walked = each_record(region, limits, epoch, |seen| {
@@ -209,35 +230,6 @@ pub fn write_at(
     file.end()
 }
 
-/// Puts a written file in the place of the previous one. Atomic: a reader sees either of them. The
-/// file counts once [`sync_place`] has returned, too. Fails without a change if the unfinished file
-/// is gone.
-pub fn put_in_place(path: &Path, writer: &str) -> io::Result<()> {
-    let path = &target(path);
-    std::fs::rename(with_suffix(path, writer), path)
-}
-
-/// Makes [`put_in_place`] durable. Blocks for the disk.
-pub fn sync_place(path: &Path) -> io::Result<()> {
-    let path = &target(path);
-    let dir = path.parent().filter(|d| *d != Path::new("")).unwrap_or(Path::new("."));
-    // A rename is durable once the directory is synced.
-    File::open(dir)?.sync_all()
-}
-
-/// The file itself, where the path is a link to it: the link stays.
-fn target(path: &Path) -> PathBuf {
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// Path with a dot and a suffix appended to the file's name.
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 /// Reason why a file gives no tables, in words that name the file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unread {
@@ -253,14 +245,17 @@ pub enum Unread {
 /// core must not be used if the file stays: a part of the tables may be in it.
 pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, Unread> {
     let mut bytes = Vec::new();
-    match File::open(path).and_then(|mut f| f.read_to_end(&mut bytes)) {
-        Ok(_) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Unread::Stays(format!("{} can't be read: {e}", path.display()))),
+    let Some(mut file) = open(path).map_err(Unread::Stays)? else { return Ok(None) };
+    if let Err(e) = file.read_to_end(&mut bytes) {
+        return Err(Unread::Stays(format!("{} can't be read: {e}", path.display())));
+    }
+    if !is_of_tables(&bytes) {
+        return Err(Unread::Stays(not_of_tables(path)));
     }
     // The whole file is parsed before the first item reaches the core.
     let items = items(&bytes).map_err(|why| {
         let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let path = &target(path);
         let aside = with_suffix(path, &format!("damaged-{seconds}"));
         match std::fs::rename(path, &aside) {
             Ok(()) => Unread::Aside(format!("{}: {why}; kept as {}", path.display(), aside.display())),
@@ -316,6 +311,7 @@ fn number(bytes: &[u8]) -> Result<(u32, &[u8]), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::saved_place::put_in_place;
 
     fn core() -> Core {
         Core::new(Limits::default())

@@ -122,11 +122,72 @@ fn tables_that_cannot_be_saved_are_a_failure() {
     let mut host = serve(&config);
     let _ann = person(&host, "ann");
     // A file where the directory should be: as good as a full disk.
+    std::fs::remove_dir_all(dir.path().join("kept")).expect("the directory");
     std::fs::write(dir.path().join("kept"), "").expect("a file");
 
     host.signal(libc::SIGTERM);
     assert_eq!(host.wait(), Some(1));
     host.wait_log("the tables cannot be saved to");
+}
+
+/// Files that are none of tables stay as they are, and two hosts never save to one file.
+#[test]
+fn only_a_file_of_tables_is_replaced_and_by_one_host() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name);
+    let config = at("greenroom.toml");
+    let starts = |run: &str| {
+        let mut command = std::process::Command::new(built("greenroom"));
+        command.args(["serve", "--config"]).arg(&config).args(["--listen", "chat=127.0.0.1:0"]);
+        command.arg(nicks_build("save_nicks")).env("GREENROOM_RUNTIME", at(run));
+        let out = command.output().expect("greenroom serve");
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let text = "somebody's notes, longer than a checksum and a first line\n";
+    std::fs::write(at("notes"), text).expect("a file");
+    std::os::unix::fs::symlink("/nonexistent/disk/tables", at("link")).expect("a link");
+    std::os::unix::fs::symlink(at("notes"), at("link to notes")).expect("a link");
+    std::fs::create_dir(at("folder")).expect("a folder");
+    let made = std::process::Command::new("mkfifo").arg(at("fifo")).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    for (file, why) in [
+        ("notes", "is no file of saved tables"),
+        ("link to notes", "is no file of saved tables"),
+        ("greenroom.toml", "is no file of saved tables"),
+        ("link", "/nonexistent/disk/tables, which is not there"),
+        ("folder", "it is not a file"),
+        ("fifo", "it is not a file"),
+        ("notes/below", "can't be"),
+    ] {
+        std::fs::write(&config, format!("[save]\nfile = \"{file}\"\n")).expect("a configuration");
+        let (code, said) = starts("run");
+        assert!(
+            code == Some(1) && said.contains("save.file: ") && said.contains(why),
+            "{file}: {code:?} {said}"
+        );
+        let checked = std::process::Command::new(built("greenroom"))
+            .args(["serve", "--check-config", "--config"])
+            .arg(&config)
+            .arg(nicks_build("save_nicks"))
+            .output()
+            .expect("greenroom serve --check-config");
+        assert_eq!(checked.status.code(), Some(1), "{file}: {checked:?}");
+    }
+    assert_eq!(std::fs::read_to_string(at("notes")).expect("the notes"), text);
+    assert!(at("link to notes").is_symlink() && at("fifo").exists() && at("folder").is_dir());
+
+    std::fs::write(&config, "[save]\nfile = \"kept/tables\"\n").expect("a configuration");
+    let mut host = serve(&config);
+    let _ann = person(&host, "ann");
+    let (code, said) = starts("other");
+    let used = format!("is used by the host with pid {}", host.pid());
+    assert!(code == Some(1) && said.contains(&used), "{code:?}: {said}");
+    // A device in the place, while the host runs: the save fails, and the device stays.
+    std::os::unix::fs::symlink("/dev/null", at("kept/tables")).expect("a link");
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(1));
+    host.wait_log("/dev/null is not a file");
+    assert!(at("kept/tables").is_symlink() && !at("kept/tables.new").exists());
 }
 
 /// A host on a disk of `fixtures/slow_disk.c`, which takes its times from the file `disk`.

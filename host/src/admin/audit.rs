@@ -22,6 +22,7 @@ use crate::clock::unix_ms;
 use crate::protocol::admin::AdminCommand;
 use crate::sys::user;
 use greenroom_core::reload::request::Requester;
+use rustix::fs::{Access, access};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -156,9 +157,30 @@ pub fn check(file: Option<&Path>) -> Result<(), String> {
     opened.map_err(|e| format!("admin.audit: {} can't be written: {e}", path.display()))
 }
 
+/// Checks as [`check`] does, and makes no file.
+pub fn can_be_written(file: Option<&Path>) -> Result<(), String> {
+    let Some(path) = file else { return Ok(()) };
+    if path.exists() {
+        return check(file);
+    }
+    let dir = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+    access(dir, Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|e| format!("admin.audit: {} can't be written: {e}", dir.display()))
+}
+
 /// Writes a line on a thread of its own, for a loop that must not wait for the disk.
 pub fn write_apart(line: AuditLine, file: Option<PathBuf>) {
-    let write = move || line.write(file.as_deref());
+    spawn(move || line.write(file.as_deref()));
+}
+
+/// Writes that the host refuses a change before it begins, from a thread as above.
+pub fn write_refusal(command: AdminCommand, by: Requester, why: String, file: Option<PathBuf>) {
+    let write = move || AuditLine::of("failed", &command, by).because(why).write(file.as_deref());
+    spawn(write);
+}
+
+/// Starts a thread that writes.
+fn spawn(write: impl FnOnce() + Send + 'static) {
     if let Err(e) = std::thread::Builder::new().name("audit".into()).spawn(write) {
         tracing::error!("audit: a line is missing, as no thread can be started: {e}");
     }

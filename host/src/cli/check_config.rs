@@ -4,16 +4,17 @@
 //! Nothing is served, no lock is taken and no port is opened, so the check runs beside a host
 //! that serves. Each library is tried in a child process, one after the other; O(libraries).
 
+use crate::admin::audit;
 use crate::cli::check::look;
 use crate::cli::confined::confined;
 use crate::cli::output::{CommandFailure, complain, print_text};
 use crate::config::Config;
 use crate::keeper::handshaker_process;
+use crate::observe::guard;
 use crate::protocol::found::Found;
+use crate::saved_place;
 use greenroom_core::reload::ports;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, ErrorKind};
 
 /// Checks all that can be checked without serving: the file of saved tables, certificates and
 /// keys, libraries, their settings, frames against limits, and addresses that two services want.
@@ -24,6 +25,11 @@ use std::io::{self, ErrorKind};
 /// host.
 pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> {
     check_saved(config).map_err(CommandFailure::Failed)?;
+    audit::can_be_written(config.admin.audit.as_deref()).map_err(CommandFailure::Failed)?;
+    if let Some(path) = &config.observe.token_file {
+        let read = guard::read_token(path);
+        read.map_err(|e| CommandFailure::Failed(format!("observe.token_file: {e}")))?;
+    }
     config.log.check_place().map_err(CommandFailure::Failed)?;
     confined(config, complain)?;
     handshaker_process::check(&config.tls_settings()).map_err(CommandFailure::Failed)?;
@@ -59,18 +65,8 @@ pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> 
     Ok(())
 }
 
-/// Checks that the configured file of saved tables can be read, if there is one. Its content is
-/// left to the host. Opens nothing but a file: a FIFO would wait for its writer.
-fn check_saved(config: &Config) -> Result<(), String> {
-    let Some(path) = &config.save.file else { return Ok(()) };
-    let opened = std::fs::metadata(path).and_then(|m| match m.is_file() {
-        true => File::open(path).map(|_| ()),
-        false => Err(io::Error::other("it is not a file")),
-    });
-    match opened {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(format!("save.file: {} can't be read: {e}", path.display()))
-        }
-        _ => Ok(()),
-    }
+/// Checks the file of saved tables, if one is configured.
+pub(super) fn check_saved(config: &Config) -> Result<(), String> {
+    let checked = config.save.file.as_deref().map_or(Ok(()), saved_place::check);
+    checked.map_err(|e| format!("save.file: {e}"))
 }

@@ -8,7 +8,6 @@ use crate::cli::output::CommandFailure;
 use crate::config::Config;
 use crate::config::source::ConfigSource;
 use crate::sys::user::HostUser;
-use rustix::fs::{Access, access};
 use std::path::Path;
 
 /// Reads the configuration, and goes on as the user that it or the command line names. Returns the
@@ -32,15 +31,5 @@ pub(super) fn read_as_user<'a>(
     user.enter().map_err(CommandFailure::Failed)?;
     let as_user = |e: String| CommandFailure::Failed(format!("as user {user}: {e}"));
     let config = source.read().map_err(as_user)?;
-    check_saves(&config).map_err(as_user)?;
     Ok((config, Some(user)))
-}
-
-/// Checks that tables can be saved where the configuration says. Otherwise the host would find out
-/// when it stops, and lose them. Directories that are not there are made by the save.
-fn check_saves(config: &Config) -> Result<(), String> {
-    let above = config.save.file.iter().flat_map(|file| file.ancestors().skip(1));
-    let Some(dir) = above.into_iter().find(|dir| dir.exists()) else { return Ok(()) };
-    access(dir, Access::WRITE_OK | Access::EXEC_OK)
-        .map_err(|e| format!("save.file: {} can't be written: {e}", dir.display()))
 }

@@ -17,6 +17,7 @@
 use crate::admin::access::Access;
 use crate::admin::server::AdminSocket;
 use crate::admin::{audit, caller};
+use crate::cli::check_config::{self, check_saved};
 use crate::cli::confined::confined;
 use crate::cli::host_user;
 use crate::cli::output::{CommandFailure, complain, try_print_text};
@@ -110,9 +111,13 @@ impl Serve {
         check_paths(&dir, copies.as_deref(), &config).map_err(CommandFailure::Failed)?;
         if self.check_config {
             left_out.iter().for_each(|why| complain(&format!("{why}; it is left out")));
-            return crate::cli::check_config::run(&config, &found);
+            return check_config::run(&config, &found);
         }
-        let runtime = Runtime::take(&dir, copies.as_deref()).map_err(CommandFailure::Failed)?;
+        check_saved(&config).map_err(CommandFailure::Failed)?;
+        let mut runtime = Runtime::take(&dir, copies.as_deref()).map_err(CommandFailure::Failed)?;
+        if let Some(file) = &config.save.file {
+            runtime.hold_saved_file(file).map_err(CommandFailure::Failed)?;
+        }
         let (_log, log_to, log_file) = start_log(&config, self.no_keeper)?;
         left_out.iter().for_each(|why| tracing::warn!("{why}; it is left out"));
         user.iter().for_each(|user| tracing::info!("the host runs as user {user}"));

@@ -23,6 +23,7 @@ pub mod copies_lock;
 pub mod held_builds;
 mod lock_file;
 
+use crate::saved_place::{lock_path, make_dirs};
 use claim::{Claim, Claimed};
 use copies_lock::CopiesLock;
 use lock_file::{LockFile, NotLocked};
@@ -76,6 +77,8 @@ pub struct Runtime {
     lock: LockFile,
     /// Names this host among those that share the directory of copies.
     copies_lock: CopiesLock,
+    /// Names this host as the one that saves to a configured file.
+    save_lock: Option<LockFile>,
 }
 
 /// Outcome of a look at the files of a runtime directory.
@@ -120,7 +123,25 @@ impl Runtime {
         // A killed host leaves its socket, and a path that exists can't be bound. The lock is
         // held, so the socket is nobody's.
         let _ = std::fs::remove_file(socket_path(dir));
-        Ok(Runtime { dir: dir.into(), copies, claim, lock, copies_lock })
+        Ok(Runtime { dir: dir.into(), copies, claim, lock, copies_lock, save_lock: None })
+    }
+
+    /// Keeps other hosts from saving to a configured file as well, which would lose the tables of
+    /// one of them. Makes the file's directory, as a save does, and a lock file beside it.
+    pub fn hold_saved_file(&mut self, file: &Path) -> Result<(), String> {
+        let path = lock_path(file);
+        if let Some(dir) = path.parent() {
+            make_dirs(dir).map_err(|e| format!("save.file: {} can't be made: {e}", dir.display()))?;
+        }
+        let lock = LockFile::take(path.clone()).map_err(|e| match e {
+            NotLocked::Held(pid) => format!(
+                "save.file: {} is used by the host with pid {pid}, which would overwrite it; name another file",
+                file.display()
+            ),
+            NotLocked::Failed(why) => format!("save.file: {}: {why}", path.display()),
+        })?;
+        self.save_lock = Some(lock);
+        Ok(())
     }
 
     /// Directory of private copies.

@@ -24,6 +24,7 @@
 use crate::mailbox::Mailbox;
 use crate::saved_file;
 use crate::saved_file::{Saved, Unread};
+use crate::saved_place;
 use crate::sys::process_state::give_way;
 use crate::worker::keeper_link::KeeperLink;
 use greenroom_core::core::Core;
@@ -141,11 +142,13 @@ impl Saver {
         // A rename under way is waited for.
         *self.is_final.lock().unwrap_or_else(PoisonError::into_inner) = true;
         keeper.say_saving();
+        // A save in time that is under way, or died with its worker, takes room on the disk.
+        saved_place::discard(path, MEANWHILE);
         let written = saved_file::write(core, path, AT_THE_END, || keeper.say_saving());
         let placed = written.and_then(|saved| {
-            saved_file::put_in_place(path, AT_THE_END)?;
+            saved_place::put_in_place(path, AT_THE_END)?;
             keeper.say_saving();
-            saved_file::sync_place(path).map(|()| saved)
+            saved_place::sync_place(path).map(|()| saved)
         });
         match placed {
             Ok(s) => {
@@ -235,16 +238,15 @@ impl Saver {
 /// `None`: it has not. Runs on the save's thread.
 fn place(path: &Path, is_held: &Receiver<bool>, is_final: &Mutex<bool>) -> Option<io::Result<()>> {
     // Without a sender the loop has ended.
-    if !is_held.recv().unwrap_or(false) {
-        return None;
-    }
+    let holds = is_held.recv().unwrap_or(false);
     let is_final = is_final.lock().unwrap_or_else(PoisonError::into_inner);
-    if *is_final {
+    if !holds || *is_final {
+        saved_place::discard(path, MEANWHILE);
         return None;
     }
-    let renamed = saved_file::put_in_place(path, MEANWHILE);
+    let renamed = saved_place::put_in_place(path, MEANWHILE);
     drop(is_final);
-    Some(renamed.and_then(|()| saved_file::sync_place(path)))
+    Some(renamed.and_then(|()| saved_place::sync_place(path)))
 }
 
 /// Interval of this many seconds; `None` for 0.
