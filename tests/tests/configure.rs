@@ -294,6 +294,18 @@ fn a_configuration_that_cannot_hold_is_refused_as_a_whole() {
     assert_eq!(tally.ask("a"), "1 a");
 
     live.refuses("[limits]\nsesions_max = 1\n", "line 2");
+    // What would wait for a writer, or has no end, is no configuration.
+    for (make, why) in
+        [(&["mkfifo"][..], "it is not a file"), (&["ln", "-s", "/dev/zero"], "it is not a file")]
+    {
+        std::fs::remove_file(&live.file).expect("the configuration");
+        let made = std::process::Command::new(make[0]).args(&make[1..]).arg(&live.file).status();
+        assert!(made.is_ok_and(|status| status.success()));
+        let out = host.cli(&["reload", "--config"]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(1) && said.contains(why), "{said}");
+    }
+    std::fs::remove_file(&live.file).expect("a link");
     live.refuses(&text("output_bytes_pause = 0", "", ANY), "limits.output_bytes_pause is 0");
     live.refuses(
         &text("store_bytes_max = 100000000", "", ANY),

@@ -77,5 +77,11 @@ pub(super) fn why_not(offer: &Offer, endpoint: &Endpoint, has_tls: bool) -> Opti
         (false, true) => "in a stream of WebSocket",
         (false, false) => "over a stream",
     };
-    Some(format!("{road} it can be had as {kinds}"))
+    // An address without a kind is one of TCP.
+    let only_udp = !is_udp && offer.endpoints.iter().all(|e| e.framing.is_of_datagrams());
+    let hint = match (only_udp, &endpoint.address) {
+        (true, Address::Tcp(addr)) => format!("; its own endpoint is written udp://{addr}"),
+        _ => String::new(),
+    };
+    Some(format!("{road} it can be had as {kinds}{hint}"))
 }

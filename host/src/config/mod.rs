@@ -94,7 +94,7 @@ use crate::config::observe::ObserveConfig;
 use crate::config::process::ProcessConfig;
 use crate::config::save::SaveConfig;
 use crate::config::socket_file::SocketFile;
-use crate::config::syntax::placed;
+use crate::config::syntax::{placed, text_of};
 use crate::config::tls::{TlsConfig, TlsSettings};
 use crate::config::trust::Trust;
 use greenroom_core::limits::host::Limits;
@@ -226,7 +226,7 @@ impl Config {
     pub fn read(path: &Path) -> Result<Config, String> {
         // Paths in the file are relative to it, and messages hold them as text.
         is_text(path)?;
-        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let text = text_of(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let mut config: Config = toml::from_str(&text).map_err(|e| placed(path, &text, &e))?;
         config.check().map_err(|e| format!("{}: {e}", path.display()))?;
         // A host may be started from anywhere, and the file stays with its paths.

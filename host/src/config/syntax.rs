@@ -1,9 +1,30 @@
-//! Errors of TOML, as one line each: logs and answers to commands have no pictures.
+//! Text of a configuration, and errors of TOML, as one line each: logs and answers to commands have
+//! no pictures.
 
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+/// Most bytes of a configuration. A device would have no end.
+const TEXT_BYTES_MAX: u64 = 16 << 20;
 
 /// Characters of the file's line that an error shows.
 const SHOWN_MAX: usize = 60;
+
+/// Reads the file. Never waits for the writer of a FIFO.
+pub(super) fn text_of(path: &Path) -> io::Result<String> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut text = String::new();
+    match file.take(TEXT_BYTES_MAX + 1).read_to_string(&mut text)? as u64 {
+        0..=TEXT_BYTES_MAX => Ok(text),
+        _ => Err(io::Error::other(format!("it has more than {TEXT_BYTES_MAX} bytes"))),
+    }
+}
 
 /// Tells an error with its place, and the line in the file.
 pub(super) fn placed(path: &Path, text: &str, error: &toml::de::Error) -> String {
