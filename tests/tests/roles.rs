@@ -253,6 +253,34 @@ fn the_audit_log_has_who_asked_for_what_and_what_was_before() {
     // Who only looks leaves no line.
     assert!(bench.added(|| bench.does(&["sessions"])).is_empty());
 
+    // A change says what it is about, also if it is refused.
+    for (args, name, deletes) in [
+        (&["table", "put", "fruit", "pear", "1"][..], "table put", false),
+        (&["table", "del", "fruit", "pear"], "table del", true),
+    ] {
+        let lines = bench.added(|| bench.does(args));
+        let entries = json!({"table": "fruit", "keys": ["pear"], "deletes": deletes});
+        assert!(
+            lines.iter().all(|l| l["command"] == name && l["request"]["entries"] == entries),
+            "{lines:?}"
+        );
+    }
+    let stopped = Command::new("kill").args(["-STOP", &bench.host.worker_pid().to_string()]).status();
+    assert!(stopped.is_ok_and(|status| status.success()));
+    // From then on the keeper refuses commands.
+    wait_for("a stall of five seconds", || {
+        let stalled = bench.host.json(&["status", "--json"])["host"]["stalled"].take();
+        (stalled["for_ms"].as_u64()? >= 5000).then_some(())
+    });
+    let before = bench.lines().len();
+    assert_eq!(bench.host.cli(&["session", "close", "1"]).status.code(), Some(1));
+    let refused = wait_for("the end of what was asked", || {
+        Some(bench.lines().split_off(before)).filter(|lines| lines.len() > 1)
+    });
+    let ends: Vec<_> = refused.iter().map(|l| l["event"].as_str().unwrap_or_default()).collect();
+    assert_eq!(ends, ["asked", "failed"], "{refused:?}");
+    bench.host.kill_worker();
+
     let by = json!({"uid": own_uid(), "user": user()});
     let set = bench.added(|| bench.does(&["state", "set", "1", "count=5"]));
     assert_eq!(

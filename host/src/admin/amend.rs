@@ -8,8 +8,8 @@ use crate::admin::caller::Caller;
 use crate::admin::query::{Answer, Query, QueryMailbox, ReadState, Restoring};
 use crate::admin::reading::CheckedInput;
 use crate::admin::restore::carried_out;
-use crate::protocol::admin::Reply;
-use greenroom_core::ledger::Restored;
+use crate::protocol::admin::{NamedEntries, Reply};
+use greenroom_core::ledger::{Restored, RestoredTable};
 use greenroom_core::operate::plan::{Expected, Plan};
 use greenroom_core::operate::undo::{ItemOf, ReplacedItem, UNDO_BYTES_MAX};
 use greenroom_core::reload::request::Requester;
@@ -19,12 +19,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-/// Most keys that a line of the ledger names.
-const KEYS_MAX: usize = 20;
-
 /// Answers [`crate::protocol::admin::AdminCommand::Amend`].
 pub(super) fn amend(
     session: Option<(u64, String)>,
+    named: Option<NamedEntries>,
     by: Requester,
     caller: &mut Caller<'_>,
     mailbox: &QueryMailbox,
@@ -33,12 +31,20 @@ pub(super) fn amend(
     let mut reading = CheckedInput::new(mailbox, true);
     reading.read(caller.reader())?;
     let mut plan = reading.plan();
-    let keys = plan.as_ref().map(keys_of).unwrap_or_default();
+    // A refusal names what was asked for.
+    let mut of = Restored { session: session.as_ref().map(|(id, _)| *id), ..Restored::default() };
+    of.keys = match (&plan, named) {
+        (Ok(plan), _) => keys_of(plan),
+        (Err(_), Some(named)) => {
+            of.tables.insert(named.table, RestoredTable::default());
+            named.keys.iter().map(Value::to_string).collect()
+        }
+        (Err(_), None) => Vec::new(),
+    };
     if let Some((id, digest)) = &session {
         let expected = expected(*id, digest, mailbox)?;
         plan = plan.and_then(|plan| Ok(Plan { only_if: vec![expected?], ..plan }));
     }
-    let of = Restored { session: session.map(|(id, _)| id), keys, ..Restored::default() };
     let plan = plan.map(Arc::new);
     // The loop drops its share before this thread does, so that it need not free the plan.
     let report = carried_out(Restoring { plan: plan.clone(), of, by }, mailbox)?;
@@ -71,7 +77,7 @@ pub(super) fn digest(stored: Option<&(u32, Vec<u8>)>) -> String {
 /// Keys that a plan changes one by one, as JSON.
 fn keys_of(plan: &Plan) -> Vec<String> {
     let keys = plan.tables.iter().flat_map(|t| t.entries.keys().chain(t.deletes.iter().flatten()));
-    keys.take(KEYS_MAX).map(|key| json::bytes_to_json(key).to_string()).collect()
+    keys.take(NamedEntries::KEYS_MAX).map(|key| json::bytes_to_json(key).to_string()).collect()
 }
 
 /// Answers [`crate::protocol::admin::AdminCommand::Undo`].
@@ -106,7 +112,7 @@ fn read_back<'i>(
     table: &mut Option<&'i str>,
     reading: &mut CheckedInput<'_>,
 ) -> Result<(), Failure> {
-    let value = |bytes: &[u8]| json::to_json(bytes).unwrap_or_else(|_| json::bytes_to_json(bytes));
+    let value = |bytes: &[u8]| json::stored_to_json(bytes);
     match &item.of {
         ItemOf::Session { id, service, .. } => {
             let (version, state) =

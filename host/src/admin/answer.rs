@@ -123,7 +123,7 @@ fn run(
         AdminCommand::Show(id) => look::show(id, caller, mailbox)?,
         AdminCommand::Tables => caller.say(&Reply::Tables(look::tables(mailbox)?))?,
         AdminCommand::Entries(query) => look::entries(*query, caller, mailbox)?,
-        AdminCommand::Amend { session } => amend::amend(session, by, caller, mailbox)?,
+        AdminCommand::Amend { session, entries } => amend::amend(session, entries, by, caller, mailbox)?,
         AdminCommand::Undo => amend::undo(by, caller, mailbox)?,
         AdminCommand::Reload { service, from, together, dry_run, against } => {
             // Reports come as the libraries end, in any order, so each is sent when it comes.

@@ -194,9 +194,10 @@ fn attempt(
     };
     let unsent = |e| CallError::Failed(format!("the command can't be sent: {e}"));
     let line = serde_json::to_string(command).map_err(unsent)? + "\n";
-    (&socket).write_all(line.as_bytes()).map_err(|e| broke(&e))?;
+    // A host that refuses says why before it has read everything, and its answer is there already.
+    let sent = (&socket).write_all(line.as_bytes());
     for line in BufReader::new(&socket).lines() {
-        let line = line.map_err(|e| broke(&e))?;
+        let line = line.map_err(|e| broke(sent.as_ref().err().unwrap_or(&e)))?;
         match parse(line.as_bytes()).map_err(|e| broke(&e))? {
             // If the host takes no more data, its reply says why.
             Reply::Go => drop(send(&socket, pieces)),
@@ -211,7 +212,10 @@ fn attempt(
             }
         }
     }
-    Err(broke(&"it ended early"))
+    Err(match sent {
+        Err(e) => broke(&e),
+        Ok(()) => broke(&"it ended early"),
+    })
 }
 
 /// Sends pieces of data, each as a line of JSON. Blocks while the host checks what it has read.

@@ -145,9 +145,7 @@ fn items(replaced: &ReplacedData) -> (Value, Value) {
         };
         for (side, stored) in [(&mut before, &item.before), (&mut after, &item.after)] {
             let mut entry = of.clone();
-            entry["value"] = stored.as_ref().map_or(Value::Null, |s| {
-                stored_json::to_json(&s.value).unwrap_or_else(|_| stored_json::bytes_to_json(&s.value))
-            });
+            entry["value"] = stored.as_ref().map_or(Value::Null, |s| stored_json::stored_to_json(&s.value));
             side.push(entry);
         }
     }

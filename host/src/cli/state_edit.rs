@@ -205,7 +205,7 @@ impl Edit {
     fn store(&self, dir: &Path, shown: &Shown, state: Value) -> Result<(), CommandFailure> {
         let service = shown.session.service.clone();
         let piece = Piece::Session { id: self.id, service, state_version: shown.serving_version, state };
-        let command = AdminCommand::Amend { session: Some((self.id, shown.digest.clone())) };
+        let command = AdminCommand::Amend { session: Some((self.id, shown.digest.clone())), entries: None };
         let mut told = None;
         call_with(dir, &command, [piece, Piece::End], |reply| {
             if let Reply::Report(report) = reply {

@@ -8,7 +8,7 @@ use crate::cli::changes::{end, print_report};
 use crate::cli::output::{CommandFailure, json_line, print_json, print_json_text, print_text};
 use crate::cli::table::{Form, table};
 use crate::printable::one_line;
-use crate::protocol::admin::{AdminCommand, Piece, Reply};
+use crate::protocol::admin::{AdminCommand, NamedEntries, Piece, Reply};
 use crate::protocol::data::EntryQuery;
 use clap::{Args, Subcommand};
 use greenroom_core::ledger::Report;
@@ -232,8 +232,8 @@ impl Put {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let until_ms = ttl.map(|ttl| (now + ttl).as_millis() as u64);
         let entry = DumpedEntry { key: key(&text), value, version, until_ms };
-        let report =
-            amended(dir, vec![Piece::Table { name: table, version: None }, Piece::Entry(entry), Piece::End])?;
+        let named = NamedEntries { table, keys: vec![entry.key.clone()], deletes: false };
+        let report = amended(dir, named, vec![Piece::Entry(entry)])?;
         print_report(&report, json);
         end(&report)
     }
@@ -242,10 +242,10 @@ impl Put {
 impl Del {
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let Del { table, keys, json } = self;
-        let mut pieces = vec![Piece::Table { name: table.clone(), version: None }];
-        pieces.extend(keys.iter().map(|text| Piece::Delete(key(text))));
-        pieces.push(Piece::End);
-        let report = amended(dir, pieces)?;
+        let keys: Vec<_> = keys.iter().map(|text| key(text)).collect();
+        let first = keys.iter().take(NamedEntries::KEYS_MAX).cloned().collect();
+        let named = NamedEntries { table: table.clone(), keys: first, deletes: true };
+        let report = amended(dir, named, keys.into_iter().map(Piece::Delete).collect())?;
         print_report(&report, json);
         let deleted = report.restored.as_ref().and_then(|r| r.tables.get(&table)).map_or(0, |t| t.deleted);
         match deleted {
@@ -257,10 +257,12 @@ impl Del {
     }
 }
 
-/// Has the host check and store pieces.
-fn amended(dir: &Path, pieces: Vec<Piece>) -> Result<Report, CommandFailure> {
+/// Has the host check and change entries of a table.
+fn amended(dir: &Path, named: NamedEntries, entries: Vec<Piece>) -> Result<Report, CommandFailure> {
+    let table = Piece::Table { name: named.table.clone(), version: None };
+    let pieces = std::iter::once(table).chain(entries).chain([Piece::End]);
     let mut told = None;
-    call_with(dir, &AdminCommand::Amend { session: None }, pieces, |reply| {
+    call_with(dir, &AdminCommand::Amend { session: None, entries: Some(named) }, pieces, |reply| {
         if let Reply::Report(report) = reply {
             told = Some(*report);
         }

@@ -4,13 +4,13 @@
 //! All other commands go to the worker with the caller's socket, and the keeper forgets them. So an
 //! answer of any length costs the keeper one message.
 
-use crate::admin::caller::refuse;
 use crate::admin::server::Answers;
 use crate::keeper::Keeper;
 use crate::keeper::callers::WaitingCaller;
 use crate::protocol::admin::{AdminCommand, Reply, TAKES_NO_COMMANDS};
 use crate::protocol::keeper::ToWorker;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 impl Keeper {
     /// Answers a command that the keeper serves ([`AdminCommand::served_by`]). The thread of the
@@ -33,27 +33,33 @@ impl Keeper {
     pub(super) fn relay(&mut self, caller: WaitingCaller) {
         if let AdminCommand::Configure = caller.command {
             if let Some(why) = self.refusal().filter(|_| self.worker.serves()) {
-                return refuse(&caller.stream, &why);
+                return caller.refuse(&why, self.audit());
             }
             return self.configure(caller.by, Some(caller.stream));
         }
         if !self.worker.serves() {
-            return self.callers.add(caller);
+            return self.callers.add(caller, self.audit());
         }
         if let Some(why) = self.refusal() {
-            return refuse(&caller.stream, &why);
+            return caller.refuse(&why, self.audit());
         }
         let WaitingCaller { command, by, stream } = caller;
         let message = ToWorker::Caller(command, by);
-        match self.worker.send_with(&message, &[stream.as_fd()]) {
+        let sent = self.worker.send_with(&message, &[stream.as_fd()]);
+        let ToWorker::Caller(command, by) = message else { return };
+        let caller = WaitingCaller { command, by, stream };
+        match sent {
             Some(Ok(true)) => {}
-            Some(Ok(false)) => refuse(&stream, &format!("{TAKES_NO_COMMANDS} now; see `greenroom status`")),
-            // The worker has just died, and did not get the command: its successor does.
-            None | Some(Err(_)) => {
-                if let ToWorker::Caller(command, by) = message {
-                    self.callers.add(WaitingCaller { command, by, stream });
-                }
+            Some(Ok(false)) => {
+                caller.refuse(&format!("{TAKES_NO_COMMANDS} now; see `greenroom status`"), self.audit());
             }
+            // The worker has just died, and did not get the command: its successor does.
+            None | Some(Err(_)) => self.callers.add(caller, self.audit()),
         }
+    }
+
+    /// File of the audit log.
+    pub(super) fn audit(&self) -> Option<PathBuf> {
+        self.options.config.admin.audit.clone()
     }
 }

@@ -4,11 +4,14 @@
 //! milliseconds, so an operator rarely notices one. Behind the deadline, the operator is told why
 //! no worker serves.
 
+use crate::admin::audit::write_refusal;
 use crate::admin::caller::{callers_max, refuse};
+use crate::config::admin::Role;
 use crate::protocol::admin::AdminCommand;
 use greenroom_core::reload::request::Requester;
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Time that a command waits for a worker.
@@ -24,6 +27,16 @@ pub(super) struct WaitingCaller {
     pub(super) stream: UnixStream,
 }
 
+impl WaitingCaller {
+    /// Tells a caller why the command is not carried out, and the audit log, if it is a change.
+    pub(super) fn refuse(self, why: &str, audit: Option<PathBuf>) {
+        refuse(&self.stream, why);
+        if self.command.role() == Role::Operate {
+            write_refusal(self.command, self.by, why.to_owned(), audit);
+        }
+    }
+}
+
 /// Callers that wait, in the order of their deadlines.
 #[derive(Default)]
 pub(super) struct Callers {
@@ -33,13 +46,13 @@ pub(super) struct Callers {
 }
 
 impl Callers {
-    /// Has a caller wait, with its descriptor. Beyond [`callers_max`] it is refused. Commands that
-    /// only look leave places to those that change something.
-    pub(super) fn add(&mut self, caller: WaitingCaller) {
+    /// Has a caller wait, with its descriptor. Beyond [`callers_max`] it is refused: `audit` is the
+    /// file for that. Commands that only look leave places to those that change something.
+    pub(super) fn add(&mut self, caller: WaitingCaller, audit: Option<PathBuf>) {
         if self.waiting.len() < callers_max(caller.command.role()) {
             self.waiting.push_back((Instant::now() + WAIT_MAX, caller));
         } else {
-            refuse(&caller.stream, "too many commands wait for a worker already");
+            caller.refuse("too many commands wait for a worker already", audit);
         }
     }
 

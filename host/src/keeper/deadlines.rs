@@ -1,6 +1,5 @@
 //! Deadlines of all parts: the sleep of the keeper's poll, and what follows once one has passed.
 
-use crate::admin::caller::refuse;
 use crate::keeper::Keeper;
 use crate::keeper::phase::{Phase, START_MAX};
 use crate::keeper::upgrade::UpgradeUnderWay;
@@ -34,7 +33,7 @@ impl Keeper {
                 Phase::Parked { reason, .. } => format!("no worker serves at the moment: {reason}"),
                 _ => "no worker serves yet; see `greenroom status`".into(),
             };
-            refuse(&caller.stream, &why);
+            caller.refuse(&why, self.audit());
         }
         // A start that hangs would leave all connections waiting. The kill is reaped like a death.
         if self.worker.is_overdue(now) {

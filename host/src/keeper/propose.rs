@@ -10,7 +10,6 @@
 //! force in the end.
 
 use crate::admin::audit;
-use crate::admin::caller::refuse;
 use crate::config::Config;
 use crate::config::tls::TlsSettings;
 use crate::keeper::Keeper;
@@ -74,7 +73,7 @@ impl Keeper {
             tracing::error!("{why}");
             self.proposals.sighups_reading -= u32::from(by == Requester::Signal);
             if let Some(stream) = to_refuse {
-                refuse(&stream, &why);
+                WaitingCaller { command: AdminCommand::Configure, by, stream }.refuse(&why, self.audit());
             }
         }
     }
@@ -99,7 +98,8 @@ impl Keeper {
                 tracing::warn!("configuration refused, nothing has changed: {why}");
                 self.failing.note("configuration".into(), Some(why.clone()));
                 if let Some(stream) = stream {
-                    refuse(&stream, &format!("nothing has changed: {why}"));
+                    let caller = WaitingCaller { command: AdminCommand::Configure, by, stream };
+                    caller.refuse(&format!("nothing has changed: {why}"), self.audit());
                 }
             }
         }
@@ -140,7 +140,10 @@ impl Keeper {
     /// one; an operator waits with other commands, for at most 5 s.
     fn configure_later(&mut self, by: Requester, stream: Option<UnixStream>) {
         match stream {
-            Some(stream) => self.callers.add(WaitingCaller { command: AdminCommand::Configure, by, stream }),
+            Some(stream) => {
+                self.callers
+                    .add(WaitingCaller { command: AdminCommand::Configure, by, stream }, self.audit());
+            }
             None if by == Requester::Watcher => self.proposals.files_pending = true,
             None => self.proposals.sighup_pending = true,
         }

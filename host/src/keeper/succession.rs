@@ -278,7 +278,7 @@ impl Keeper {
         tracing::warn!(
             worker_pid = ended.pid, %service, generation = running.generation,
             session = public_number(running.session), action = action_name(running.action),
-            turn = running.turn + 1, in_a_row, "the worker was {how} in a turn"
+            turn = running.turn + 1, in_a_row, "the worker ended in a turn: {how}"
         );
     }
 
@@ -308,9 +308,10 @@ impl Keeper {
             return;
         }
         let rest = self.worker.park(reason.clone());
+        let when = if rest.is_zero() { "at once".to_owned() } else { format!("in {rest:?}") };
         tracing::error!(
             connections = self.acceptor.connections(),
-            "no worker serves; all is kept, and one is tried again in {rest:?}: {reason}"
+            "no worker serves; all is kept, and one is tried again {when}: {reason}"
         );
     }
 }

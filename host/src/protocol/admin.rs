@@ -139,6 +139,9 @@ pub enum AdminCommand {
     Amend {
         /// Session whose state must be stored still, and what [`Shown::digest`] said.
         session: Option<(u64, String)>,
+        /// Entries that the pieces will name, as the audit log tells them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        entries: Option<NamedEntries>,
     },
     /// Put back what the last change of an operator replaced.
     Undo,
@@ -163,6 +166,22 @@ pub enum AdminCommand {
         /// File of the binary, as an absolute path.
         binary: PathBuf,
     },
+}
+
+/// Entries of a table that an [`AdminCommand::Amend`] is about.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NamedEntries {
+    /// Name of the table.
+    pub table: String,
+    /// Keys of the first [`NamedEntries::KEYS_MAX`] of them.
+    pub keys: Vec<Value>,
+    /// The entries are deleted, not put.
+    pub deletes: bool,
+}
+
+impl NamedEntries {
+    /// Most keys that are named.
+    pub const KEYS_MAX: usize = 20;
 }
 
 /// A part of what follows [`AdminCommand::Restore`], a line each; `End` or `Malformed` is the last.

@@ -118,8 +118,9 @@ impl AdminCommand {
             Self::Configure => "reload --config",
             Self::RollBack { .. } => "rollback",
             Self::Restore { .. } => "state restore",
-            // The client of `state edit`, `table put` and `table del` sends it.
-            Self::Amend { .. } => "state or table edit",
+            Self::Amend { entries: None, .. } => "state edit",
+            Self::Amend { entries: Some(entries), .. } if entries.deletes => "table del",
+            Self::Amend { .. } => "table put",
             Self::Undo => "undo",
             Self::Set { .. } => "state set",
             Self::Upgrade { .. } => "upgrade",

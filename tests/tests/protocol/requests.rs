@@ -143,7 +143,12 @@ pub(crate) fn command(rng: &mut Rng, name: &str) -> Value {
         }}),
         "roll-back" => json!({ "service": text(rng), "to": maybe(rng, |rng| json!(number(rng))) }),
         "restore" => json!({ "file": text(rng), "dry_run": rng.bool() }),
-        "amend" => json!({ "session": maybe(rng, |rng| json!([number(rng), text(rng)])) }),
+        "amend" => json!({
+            "session": maybe(rng, |rng| json!([number(rng), text(rng)])),
+            "entries": maybe(rng, |rng| json!({
+                "table": text(rng), "keys": list(rng, 3, |rng| value(rng, 1)), "deletes": rng.bool(),
+            })),
+        }),
         "set" => {
             let fields = list(rng, 3, |rng| json!([one(rng, &["count", "a.b", "", "nick"]), value(rng, 2)]));
             json!({ "session": number(rng), "fields": fields })
