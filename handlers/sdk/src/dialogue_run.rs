@@ -61,7 +61,10 @@ impl<'t, S> Turn<'t, S> {
         let answer = answer.map(|line| String::from_utf8_lossy(line).into_owned());
         let mut run = Run::along(talk, answer);
         match self.run_along(&mut run, &mut function) {
-            Ok(value) => Ok(Some(value)),
+            Ok(value) => {
+                run.show_input(self);
+                Ok(Some(value))
+            }
             Err(fault) => {
                 *record(&mut self.state) = run.record;
                 if fault.kind == ASKS { Ok(None) } else { Err(fault) }

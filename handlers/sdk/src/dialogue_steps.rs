@@ -27,7 +27,7 @@ impl<'t, S> Dialogue<'_, 't, S> {
         match run.record.asked.as_deref() {
             Some(asked) if asked == name => {
                 let Some(answer) = run.answer.take() else { return Err(waits()) };
-                run.show_input(turn);
+                run.end_hidden_line(turn);
                 run.record.asked = None;
                 run.record.answers.push(Entry::Ask(name.to_owned(), answer.clone()));
                 run.at += 1;
@@ -39,9 +39,14 @@ impl<'t, S> Dialogue<'_, 't, S> {
                 Err(waits())
             }
             None => {
-                if how == How::Hidden {
-                    turn.hide_input(true);
-                    run.record.hidden = true;
+                match how {
+                    // Between two hidden questions typing stays hidden.
+                    How::Hidden if run.record.hidden => {}
+                    How::Hidden => {
+                        turn.hide_input(true);
+                        run.record.hidden = true;
+                    }
+                    How::Line | How::Prompt => run.show_input(turn),
                 }
                 match how {
                     How::Line => turn.send_line(prompt),

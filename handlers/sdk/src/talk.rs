@@ -88,13 +88,16 @@ pub(crate) struct Run {
     pub(crate) answer: Option<String>,
     /// Whether the function runs again from its top.
     pub(crate) again: bool,
+    /// The peer's line was not shown, and nothing has ended it on the screen.
+    hidden_line: bool,
 }
 
 impl Run {
     /// Run along a record. `answer` is the peer's to the question that waits.
     pub(crate) fn along(record: Talk, answer: Option<String>) -> Run {
         let live = record.asked.is_none();
-        Run { live_from: record.answers.len(), record, at: 0, live, answer, again: false }
+        let hidden_line = record.hidden;
+        Run { live_from: record.answers.len(), record, at: 0, live, answer, again: false, hidden_line }
     }
 
     /// Drops what does not match the function, and has it run again from its top. What is behind
@@ -105,17 +108,21 @@ impl Run {
         self.answer = None;
         (self.live_from, self.live) = (self.at, true);
         self.again = true;
-        self.show_input(turn);
+        self.end_hidden_line(turn);
+    }
+
+    /// Ends a line that the peer was told not to show: its end was not shown either. Typing stays
+    /// hidden until [`Run::show_input`]: another hidden question may follow.
+    pub(crate) fn end_hidden_line<S>(&mut self, turn: &mut Turn<'_, S>) {
+        if std::mem::take(&mut self.hidden_line) && turn.fact("endpoint").as_deref() == Some("telnet") {
+            turn.send("\n");
+        }
     }
 
     /// Has the peer show what is typed, if it was told not to.
     pub(crate) fn show_input<S>(&mut self, turn: &mut Turn<'_, S>) {
         if std::mem::take(&mut self.record.hidden) {
             turn.hide_input(false);
-            // The end of the hidden line was not shown.
-            if turn.fact("endpoint").as_deref() == Some("telnet") {
-                turn.send("\n");
-            }
         }
     }
 
