@@ -137,15 +137,16 @@ impl<H: Handler> Conversation<H> {
         host.dies = way == Way::Deaths;
         self.others.iter().for_each(|add| add(&mut host));
         let mut peers = BTreeMap::new();
-        let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        for line in lines {
-            let wrong = |host: &TestHost<H>, why: &str| -> ! {
-                panic!("{line:?}, played {way:?}: {why}\n{}", host.transcript())
-            };
-            if let Some(time) = line.strip_suffix(" pass") {
+        for (number, line) in script.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            host.scene = format!("line {} of the script, {line:?}, played {way:?}: ", number + 1);
+            if let Some(time) = line.strip_suffix(" pass").or_else(|| line.strip_suffix(" passes")) {
                 match duration(time) {
                     Some(time) => host.advance(time),
-                    None => wrong(&host, "a time is a number and ms, s or min"),
+                    None => wrong(&host, "a time is a number and ms, s or min, such as `1 min pass`"),
                 }
                 continue;
             }
@@ -154,28 +155,37 @@ impl<H: Handler> Conversation<H> {
             if verb == "opens" {
                 let by = if what.is_empty() { H::SERVICE } else { what };
                 match host.try_open_by(by) {
-                    Some(peer) => _ = peers.insert(name.to_owned(), peer),
+                    Some(peer) => {
+                        host.named.insert(peer, name.to_owned());
+                        peers.insert(name.to_owned(), (peer, true));
+                    }
                     None => wrong(&host, "there is no such endpoint or service"),
                 }
                 continue;
             }
-            let Some(peer) = peers.get(name).copied() else { wrong(&host, "that peer has not opened") };
-            match (verb, what) {
-                ("says", what) if host.sends_messages(peer) => host.say(peer, what.as_bytes()),
-                ("says", what) => host.send_as(peer, format!("{what}\n").as_bytes(), way),
-                ("hears", what) => {
+            let Some((peer, is_there)) = peers.get_mut(name) else {
+                wrong(&host, "that peer has not opened")
+            };
+            match (verb, what, *peer) {
+                ("says", ..) if !*is_there => wrong(&host, "that peer has hung up"),
+                ("says", what, peer) if host.sends_messages(peer) => host.say(peer, what.as_bytes()),
+                ("says", what, peer) => host.send_as(peer, format!("{what}\n").as_bytes(), way),
+                ("hears", what, peer) => {
                     let heard = host.next_line(peer);
                     if heard.trim_end() != what.trim_end() {
                         wrong(&host, &format!("heard {heard:?}"));
                     }
                 }
-                ("hangs", "up") => host.hang_up(peer),
-                ("is", "closed") if host.is_closed(peer) => {}
-                ("is", "closed") => wrong(&host, "the session is open"),
+                ("hangs", "up", peer) => {
+                    *is_there = false;
+                    host.hang_up(peer);
+                }
+                ("is", "closed", peer) if host.is_closed(peer) => {}
+                ("is", "closed", _) => wrong(&host, "the session is open"),
                 _ => wrong(&host, "a peer opens, says, hears, hangs up, or is closed"),
             }
         }
-        for (name, peer) in &peers {
+        for (name, (peer, _)) in &peers {
             let rest = host.output(*peer);
             assert!(rest.is_empty(), "{name} was sent more, played {way:?}: {rest:?}\n{}", host.transcript());
         }
@@ -196,16 +206,12 @@ impl<H: Handler> TestHost<H> {
             Way::ByteByByte => bytes.chunks(1).for_each(|byte| self.send(peer, byte)),
         }
     }
+}
 
-    /// Takes the next line of a peer's output; without an end, all that there is.
-    fn next_line(&mut self, peer: u64) -> String {
-        let mut line = self.output(peer);
-        if let Some(end) = line.find('\n') {
-            let rest = line.split_off(end + 1);
-            self.put_back(peer, rest);
-        }
-        line
-    }
+/// Fails at the line of a script that is played.
+#[track_caller]
+fn wrong<H: Handler>(host: &TestHost<H>, why: &str) -> ! {
+    panic!("{}{why}\n{}", host.scene, host.transcript())
 }
 
 /// Time in words.

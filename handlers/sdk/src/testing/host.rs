@@ -7,6 +7,7 @@ use crate::action::Action;
 use crate::convert::convert;
 use crate::handler::Handler;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -127,6 +128,10 @@ pub struct TestHost<H: Handler> {
     pub(super) generation: u64,
     /// Transcript: a line for each thing that has happened.
     pub(super) told: Vec<String>,
+    /// Line of a conversation that is played, for failures; else empty.
+    pub(super) scene: String,
+    /// Names of peers in a conversation.
+    pub(super) named: BTreeMap<u64, String>,
     /// Whether a process dies before each commit: turns run twice, each in a fresh instance.
     pub(super) dies: bool,
     /// Whether jobs wait for [`TestHost::end_job`], and those that do: owner, number, name, input.
@@ -149,6 +154,8 @@ impl<H: Handler> TestHost<H> {
             opened: 0,
             generation: 1,
             told: Vec::new(),
+            scene: String::new(),
+            named: BTreeMap::new(),
             dies: false,
             holds_jobs: false,
             jobs: Vec::new(),
@@ -177,9 +184,23 @@ impl<H: Handler> TestHost<H> {
             }
         }
         self.tell(format!("-- build {} serves", self.generation + 1));
-        let TestHost { others, shared, opened, generation, told, dies, holds_jobs, jobs, .. } = self;
+        let TestHost {
+            others, shared, opened, generation, told, scene, named, dies, holds_jobs, jobs, ..
+        } = self;
         let generation = generation + 1;
-        Ok(TestHost { service, others, shared, opened, generation, told, dies, holds_jobs, jobs })
+        Ok(TestHost {
+            service,
+            others,
+            shared,
+            opened,
+            generation,
+            told,
+            scene,
+            named,
+            dies,
+            holds_jobs,
+            jobs,
+        })
     }
 
     /// Converts a state from one version to another, as the host does in a rehearsal and when it

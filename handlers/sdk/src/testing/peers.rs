@@ -45,7 +45,7 @@ impl<H: Handler> TestHost<H> {
     /// message, or several. A session that is closed takes none.
     #[track_caller]
     pub fn send(&mut self, session: u64, bytes: impl AsRef<[u8]>) {
-        self.tell(format!("{session} > {:?}", String::from_utf8_lossy(bytes.as_ref())));
+        self.tell(format!("{} > {:?}", self.name_of(session), String::from_utf8_lossy(bytes.as_ref())));
         let first = self.service_of(session).framings()[0];
         let Some(peer) = self.shared.sessions.get_mut(&session) else { return };
         peer.input.extend_from_slice(bytes.as_ref());
@@ -70,7 +70,7 @@ impl<H: Handler> TestHost<H> {
     /// Runs the turn of one message of a peer.
     #[track_caller]
     pub(super) fn say(&mut self, session: u64, message: &[u8]) {
-        self.tell(format!("{session} > {:?}", String::from_utf8_lossy(message)));
+        self.tell(format!("{} > {:?}", self.name_of(session), String::from_utf8_lossy(message)));
         self.message(session, message);
     }
 
@@ -99,7 +99,7 @@ impl<H: Handler> TestHost<H> {
     /// Ends a session as its peer would, unless it is closed already.
     #[track_caller]
     pub fn hang_up(&mut self, session: u64) {
-        self.tell(format!("{session} hangs up"));
+        self.tell(format!("{} hangs up", self.name_of(session)));
         if !self.is_closed(session) {
             self.turn(session, Action::Closed(Closed::Peer));
         }
@@ -107,20 +107,30 @@ impl<H: Handler> TestHost<H> {
 
     /// Output of a session since the last look.
     pub fn output(&mut self, session: u64) -> String {
+        self.taken(session, usize::MAX)
+    }
+
+    /// Takes the next line of a session's output; without an end, all that there is.
+    pub(super) fn next_line(&mut self, session: u64) -> String {
+        let output = self.shared.sessions.get(&session).map(|p| &p.output[..]).unwrap_or_default();
+        let end = output.iter().position(|byte| *byte == b'\n');
+        self.taken(session, end.map_or(usize::MAX, |end| end + 1))
+    }
+
+    /// Takes at most so many bytes of a session's output.
+    fn taken(&mut self, session: u64, bytes: usize) -> String {
         let peer = self.shared.sessions.get_mut(&session);
-        let output = peer.map(|p| std::mem::take(&mut p.output)).unwrap_or_default();
-        let output = String::from_utf8_lossy(&output).into_owned();
+        let taken = peer.map(|p| p.output.drain(..bytes.min(p.output.len())).collect::<Vec<_>>());
+        let output = String::from_utf8_lossy(&taken.unwrap_or_default()).into_owned();
         if !output.is_empty() {
-            self.tell(format!("{session} < {output:?}"));
+            self.tell(format!("{} < {output:?}", self.name_of(session)));
         }
         output
     }
 
-    /// Puts output back, in front of what comes later.
-    pub(super) fn put_back(&mut self, session: u64, output: String) {
-        if let Some(peer) = self.shared.sessions.get_mut(&session) {
-            peer.output.splice(0..0, output.into_bytes());
-        }
+    /// Name of a session in the transcript: that of a conversation, or its number.
+    fn name_of(&self, session: u64) -> String {
+        self.named.get(&session).cloned().unwrap_or_else(|| session.to_string())
     }
 
     /// Takes a session's output, which must be this text. Panics with the transcript if not.

@@ -32,6 +32,8 @@ pub(super) struct Staging {
     pub(super) shared: Shared,
     /// Reason why the turn failed.
     pub(super) fault: Option<String>,
+    /// Place of the fault in the source, `src/lib.rs:7`; empty: unknown.
+    pub(super) fault_at: String,
     /// Line that the peer is told if it failed, and whether the session is closed.
     pub(super) fault_reply: (Option<String>, bool),
 }
@@ -59,6 +61,9 @@ impl Host for Staging {
     }
     fn turn_failed(&mut self, fault: &Fault) {
         self.fault = Some(fault.message.clone());
+        if !fault.file.is_empty() {
+            self.fault_at = format!("{}:{}", fault.file, fault.line);
+        }
         self.fault_reply = (fault.tells.clone(), fault.closes);
     }
     fn state(&mut self, bytes: &[u8]) {

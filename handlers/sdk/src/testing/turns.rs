@@ -15,6 +15,8 @@ use std::sync::atomic::AtomicU32;
 /// Failure of a turn.
 struct Failure {
     message: String,
+    /// Place in the source; empty: unknown.
+    at: String,
     /// Whether the peer notices nothing.
     silent: bool,
 }
@@ -25,8 +27,9 @@ impl<H: Handler> TestHost<H> {
     /// [`TestHost::try_turn`].
     #[track_caller]
     pub fn turn(&mut self, session: u64, action: Action<'_>) {
-        if let Err(Failure { message, silent: true }) = self.turns(session, action) {
-            panic!("the turn failed: {message}");
+        if let Err(Failure { message, at, silent: true }) = self.turns(session, action) {
+            let at = if at.is_empty() { at } else { format!(" at {at}") };
+            panic!("{}the turn failed{at}: {message}\n{}", self.scene, self.transcript());
         }
     }
 
@@ -108,7 +111,7 @@ impl<H: Handler> TestHost<H> {
             };
             renewed.map_err(|e| {
                 let message = format!("a fresh process can't build the service: {e}");
-                Failure { message, silent: true }
+                Failure { message, at: String::new(), silent: true }
             })?;
         }
         let staging = self.run_one(session, action, (from, depth));
@@ -120,7 +123,7 @@ impl<H: Handler> TestHost<H> {
                     line.iter().for_each(|line| peer.take(line.as_bytes(), BROADCAST_LINE));
                     peer.closed |= closes;
                 }
-                Err(Failure { message, silent })
+                Err(Failure { message, at: staging.fault_at, silent })
             }
             None => {
                 self.shared = staging.shared;
@@ -159,6 +162,7 @@ impl<H: Handler> TestHost<H> {
             depth,
             shared: self.shared.clone(),
             fault: None,
+            fault_at: String::new(),
             fault_reply: (None, false),
         };
         let now_ns = self.shared.now.as_nanos() as u64;
