@@ -10,6 +10,7 @@
 //! | a map whose keys are not distinct strings, or read as a tag | `{"$map": [[key, value], …]}` |
 //! | an extension type | `{"$ext": [type, "AAE="]}` |
 //! | an integer beyond 2^53, if a dump is asked for it | `{"$int": "9007199254740993"}` |
+//! | a whole value that is no MessagePack | `{"$raw": "wQ=="}` |
 //!
 //! Values survive the way to JSON and back, but not every detail of their form. A float of 32
 //! bits comes back in 64, and text that is not UTF-8 comes back as bytes. The order of a map's
@@ -31,8 +32,46 @@ pub fn to_json(packed: &[u8]) -> Result<Json, String> {
     Ok(json_of(&unpack(packed)?))
 }
 
+/// JSON for a stored value, whatever it is: bytes that [`to_json`] refuses are tagged, and
+/// [`from_json`] gives the same bytes back.
+pub fn stored_to_json(packed: &[u8]) -> Json {
+    to_json(packed).unwrap_or_else(|_| json!({ "$raw": BASE64.encode(packed) }))
+}
+
+/// Whether MessagePack has the byte that no value begins with. The decoder reads it as nil, so what
+/// it means would come back as something else. O(bytes).
+fn has_reserved(packed: &[u8]) -> bool {
+    // Strings, bytes and extensions are passed over; containers lie in front of their items.
+    let number = |at: usize, bytes: usize| {
+        packed.get(at..at + bytes).map_or(0, |b| b.iter().fold(0, |n, byte| n << 8 | usize::from(*byte)))
+    };
+    let mut at = 0;
+    while let Some(marker) = packed.get(at) {
+        at += match marker {
+            0xc1 => return true,
+            0xa0..=0xbf => 1 + usize::from(marker & 0x1f),
+            0xc4 | 0xd9 => 2 + number(at + 1, 1),
+            0xc5 | 0xda => 3 + number(at + 1, 2),
+            0xc6 | 0xdb => 5 + number(at + 1, 4),
+            0xc7 => 3 + number(at + 1, 1),
+            0xc8 => 4 + number(at + 1, 2),
+            0xc9 => 6 + number(at + 1, 4),
+            0xcc | 0xd0 => 2,
+            0xcd | 0xd1 | 0xdc | 0xde => 3,
+            0xca | 0xce | 0xd2 | 0xdd | 0xdf => 5,
+            0xcb | 0xcf | 0xd3 => 9,
+            0xd4..=0xd8 => 2 + (1 << (marker - 0xd4)),
+            _ => 1,
+        };
+    }
+    false
+}
+
 /// Reads one MessagePack value, as [`to_json`] does.
 pub(crate) fn unpack(packed: &[u8]) -> Result<Pack, String> {
+    if packed.contains(&0xc1) && has_reserved(packed) {
+        return Err("not MessagePack: byte 0xc1 is no value".into());
+    }
     let mut rest = packed;
     // The decoder counts two levels for each container, and up to three for what is in it.
     let value = rmpv::decode::read_value_with_max_depth(&mut rest, 2 * DEPTH_MAX + 1)
@@ -55,8 +94,12 @@ fn fits(v: &Pack, levels: usize) -> bool {
 }
 
 /// MessagePack for one JSON value. Fails if a tag is malformed or unknown; the error names it.
-/// Fails if the value would nest deeper than [`DEPTH_MAX`].
+/// Fails if the value would nest deeper than [`DEPTH_MAX`]. Of a `$raw` tag the bytes are returned
+/// as they are.
 pub fn from_json(value: &Json) -> Result<Vec<u8>, String> {
+    if let Some(raw) = value.as_object().filter(|map| map.len() == 1).and_then(|map| map.get("$raw")) {
+        return decode64(raw).map_err(|why| why.replace("$b64", "$raw"));
+    }
     let mut out = Vec::new();
     rmpv::encode::write_value(&mut out, &pack_of(value, DEPTH_MAX)?).map_err(|e| e.to_string())?;
     Ok(out)
@@ -242,6 +285,35 @@ fn untag(tag: &str, inner: &Json, below: usize) -> Result<Pack, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_that_are_no_messagepack_come_back_as_they_are() {
+        // The reserved byte alone and in a map, a byte behind a value, a cut string, nothing.
+        for raw in [&b"\xc1"[..], b"\x81\xa1a\xc1", b"\x81\xa1a\x01\x02", b"\xa3a", b""] {
+            assert!(to_json(raw).is_err(), "{raw:?}");
+            let shown = stored_to_json(raw);
+            assert!(shown.get("$raw").is_some(), "{shown}");
+            assert_eq!(from_json(&shown).unwrap(), raw);
+        }
+        // The same byte within strings, bytes, numbers and extensions is data.
+        for whole in [
+            &b"\xc4\x01\xc1"[..],
+            b"\xcc\xc1",
+            b"\xd4\xc1\xc1",
+            b"\xc7\x02\x05\xc1\xc1",
+            b"\xcf\xc1\xc1\xc1\xc1\xc1\xc1\xc1\xc1",
+            b"\x92\xcd\xc1\xc1\xa1a",
+            b"\xc5\x00\x01\xc1",
+        ] {
+            let shown = stored_to_json(whole);
+            assert!(shown.get("$raw").is_none(), "{shown}");
+            assert_eq!(stored_to_json(&from_json(&shown).unwrap()), shown);
+        }
+        let look_alike = from_json(&json!({"$map": [["$raw", "wQ=="]]})).unwrap();
+        assert_eq!(stored_to_json(&look_alike), json!({"$map": [["$raw", "wQ=="]]}));
+        assert!(from_json(&json!({"a": {"$raw": "wQ=="}})).unwrap_err().contains("unknown tag"));
+        assert!(from_json(&json!({"$raw": 1})).is_err());
+    }
 
     /// Checks a value's JSON, and that the same bytes come back.
     #[track_caller]

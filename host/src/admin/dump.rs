@@ -247,15 +247,11 @@ pub(super) fn dumped(v: SessionView, strings: bool) -> DumpedSession {
 /// Shows MessagePack as JSON, and other bytes as they are: a table without an owner may hold
 /// any. `strings`: integers beyond 2^53 are tagged.
 pub(super) fn value_of(packed: &[u8], strings: bool) -> serde_json::Value {
-    match json::to_json(packed) {
-        Ok(mut value) => {
-            if strings {
-                json::tag_large_integers(&mut value);
-            }
-            value
-        }
-        Err(_) => json::bytes_to_json(packed),
+    let mut value = json::stored_to_json(packed);
+    if strings {
+        json::tag_large_integers(&mut value);
     }
+    value
 }
 
 /// Writer that sends a document in pieces, so that no part of the host holds a whole dump. Each

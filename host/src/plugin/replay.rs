@@ -255,7 +255,7 @@ fn under(name: &str, changes: Vec<ValueChange>) -> Vec<ValueChange> {
 
 /// Value of MessagePack, or bytes.
 fn shown(packed: &[u8]) -> Value {
-    json::to_json(packed).unwrap_or_else(|_| json::bytes_to_json(packed))
+    json::stored_to_json(packed)
 }
 
 /// Wishes of a turn and its end, as JSON: all that two turns must have in common.
