@@ -13,6 +13,7 @@ macro_rules! page {
 
 page!(turns, "turns.md");
 page!(state, "state.md");
+page!(settings, "settings.md");
 page!(tables, "tables.md");
 page!(questions, "questions.md");
 page!(jobs_and_timers, "jobs-and-timers.md");
