@@ -251,6 +251,12 @@ impl Dev {
         if configures {
             self.then = Then::Configure;
         }
+        if !self.dir.exists() {
+            let gone = self.dir.display();
+            return self
+                .colours
+                .complain(&format!("{gone} is gone; what was built serves on until it is back"));
+        }
         let manifest = !self.first && changed.iter().any(|path| path.ends_with("Cargo.toml"));
         if manifest {
             match Project::find(&self.dir) {
@@ -260,12 +266,6 @@ impl Dev {
                 }
                 Err(why) => return self.colours.complain(&why),
             }
-        }
-        if !self.dir.exists() {
-            let goes_on = if self.host.is_some() { "what was built serves on" } else { "nothing serves" };
-            return self
-                .colours
-                .complain(&format!("{} is gone; {goes_on} until it is back", self.dir.display()));
         }
         self.work = Work::Build;
         let (project, running, tell) = (self.project.clone(), self.running.clone(), self.sender.clone());
@@ -369,12 +369,10 @@ impl Dev {
         let Some(host) = self.host.take() else { return };
         let served = host.serves;
         let how = host.ended();
-        match served {
-            true => self.colours.complain(&format!("the host {how}; the next build starts another one")),
-            false => {
-                self.colours.complain("nothing serves; change what is wrong, and the next build is served")
-            }
-        }
+        self.colours.complain(&match served {
+            true => format!("the host {how}; the next build starts another one"),
+            false => "nothing serves; change what is wrong, and the next build is served".into(),
+        });
     }
 
     /// Shows a line of the host's log. A host that ends because an address is taken says so in

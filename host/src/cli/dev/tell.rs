@@ -2,7 +2,7 @@
 
 use crate::admin::text::ledger_line;
 use crate::cli::output::print_text;
-use crate::cli::report::print_rehearsal;
+use crate::cli::report::{print_dialogues, print_rehearsal};
 use crate::printable::{event, one_line};
 use greenroom_core::ledger::{Outcome, Report};
 use std::io::{IsTerminal, stderr, stdout};
@@ -50,8 +50,11 @@ impl Colours {
             Outcome::Committed => {
                 let found = report.rehearsal.as_ref();
                 // A shape without a changed field says nothing that the author does not know.
-                if let Some(rehearsal) = found.filter(|r| r.shapes.iter().any(|s| !s.fields.is_empty())) {
-                    print_rehearsal(rehearsal);
+                match found {
+                    Some(r) if r.shapes.iter().any(|s| !s.fields.is_empty()) => print_rehearsal(r),
+                    // Peers see what becomes of their dialogues at their next line.
+                    Some(r) => print_dialogues(r),
+                    None => {}
                 }
                 let line = format!(
                     "{library} generation {generation}: {} kept, {:.2} ms, edit to live {:.1} s",

@@ -68,6 +68,12 @@ pub(super) fn files(kind: Kind, name: &str, port: u16, sdk: &Path) -> Result<Vec
     };
     let path = Value::from(format!("{sdk}/handlers/sdk")).to_string();
     let manifest = named(template!("Cargo.toml.txt")).replace("\"SDK\"", &path);
+    if kind == Kind::Udp {
+        // An address without a kind is one of TCP.
+        config = config
+            .replace("\"127.0.0.1:", "\"udp://127.0.0.1:")
+            .replace("also of other kinds: \"ws://", "also of other kinds: \"peer+udp://");
+    }
     if kind == Kind::Line {
         config += template!("settings.toml.txt");
     }
