@@ -55,7 +55,7 @@ pub fn signal_name(n: i32) -> String {
         Some(Signal::ILL) => "illegal instruction (SIGILL)".into(),
         Some(Signal::FPE) => "arithmetic fault (SIGFPE)".into(),
         Some(Signal::KILL) => "killed (SIGKILL)".into(),
-        _ => format!("signal {n}"),
+        _ => signal_hook::low_level::signal_name(n).map_or_else(|| format!("signal {n}"), str::to_owned),
     }
 }
 

@@ -176,7 +176,7 @@ fn floods_of_peers_and_callers_are_a_bounded_number_of_lines_and_a_count() {
     assert_eq!(Client::connect(host.addr("tally")).ask("on"), "1 on");
 }
 
-/// Requests, PROXY headers and handshakes that fail are lines of one kind each, whoever writes them.
+/// Requests, PROXY headers and handshakes that fail are lines of one kind each, whoever writes.
 #[test]
 fn floods_before_a_session_has_begun_are_a_bounded_number_of_lines_and_a_count() {
     let certificates = tempfile::tempdir().expect("a directory");

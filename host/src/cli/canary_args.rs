@@ -5,6 +5,8 @@ use crate::cli::state::field;
 use crate::protocol::canary::CanaryWish;
 use clap::Args;
 
+/// Batches of which one is run with both builds, unless the command says so.
+const COMPARE_EVERY: u32 = 16;
 /// Bytes of chosen sessions and fields that a command carries.
 const CHOICE_BYTES_MAX: usize = 48 << 10;
 
@@ -28,9 +30,9 @@ pub(super) struct CanaryArgs {
     /// Take the candidate back beyond so many faults that the build before does not have
     #[arg(long, value_name = "N")]
     faults_max: Option<u64>,
-    /// Run one batch of turns in N with both builds, and compare the answers; 0: none
-    #[arg(long, value_name = "N", default_value_t = 16)]
-    compare: u32,
+    /// Run one batch of turns in N with both builds, and compare the answers; 0: none [default: 16]
+    #[arg(long, value_name = "N")]
+    compare: Option<u32>,
 }
 
 impl CanaryArgs {
@@ -38,9 +40,9 @@ impl CanaryArgs {
     pub(super) fn wish(self) -> Result<Option<CanaryWish>, CommandFailure> {
         let CanaryArgs { canary, sessions, fields, promote_after, faults_max, compare } = self;
         if canary.is_none() && sessions.is_empty() && fields.is_empty() {
-            return match promote_after.is_some() || faults_max.is_some() {
+            return match promote_after.is_some() || faults_max.is_some() || compare.is_some() {
                 true => Err(CommandFailure::Usage(
-                    "--promote-after and --faults-max are rules of a canary; say which sessions run it: \
+                    "--promote-after, --faults-max and --compare are about a canary; say which sessions run it: \
                      --canary 5%, --sessions ID or --where FIELD=VALUE"
                         .into(),
                 )),
@@ -57,7 +59,7 @@ impl CanaryArgs {
             share: canary.map_or(Ok(0), |text| share(&text))?,
             sessions,
             fields: fields.iter().map(|f| field(f)).collect::<Result<_, _>>()?,
-            compare_every: compare,
+            compare_every: compare.unwrap_or(COMPARE_EVERY),
             promote_after_ms: promote_after.map(|d| d.as_millis() as u64),
             faults_max,
         }))

@@ -7,7 +7,7 @@ use crate::admin::client::call;
 use crate::admin::text::{canary_words, ledger_line};
 use crate::cli::output::{CommandFailure, json_line};
 use crate::cli::table::{Form, Table, table};
-use crate::cli::watch::Watch;
+use crate::cli::watch::{Part, Watch};
 use crate::protocol::admin::{AdminCommand, LedgerLine, Reply};
 use clap::Args;
 use greenroom_core::ledger::Report;
@@ -30,7 +30,7 @@ pub(super) struct History {
 impl History {
     /// Runs the command. With `--json` prints one array on one line.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
-        self.watch.run(!self.json, || {
+        self.watch.run_showing(!self.json, Part::End, || {
             let mut lines = Vec::new();
             call(dir, &AdminCommand::History, |reply| {
                 if let Reply::History(slice) = reply {

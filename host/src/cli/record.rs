@@ -31,7 +31,8 @@ pub(super) struct Record {
     #[command(flatten)]
     of: WatchedService,
     /// Of a service: so many of its sessions, such as 1% or 0.5%
-    #[arg(long, value_name = "PERCENT", requires = "service", value_parser = per_mille, default_value = "100%")]
+    #[arg(long, value_name = "PERCENT", requires = "service", conflicts_with_all = ["sessions", "peer"],
+          value_parser = per_mille, default_value = "100%")]
     sample: u16,
     /// The file to write; there must be none
     #[arg(short, long, value_name = "FILE")]

@@ -50,6 +50,16 @@ impl Watch {
     pub(super) fn run(
         self,
         draws: bool,
+        round: impl FnMut() -> Result<String, CommandFailure>,
+    ) -> Result<(), CommandFailure> {
+        self.run_showing(draws, Part::Begin, round)
+    }
+
+    /// Does as above. `part`: what a terminal shows of a text that is longer than it.
+    pub(super) fn run_showing(
+        self,
+        draws: bool,
+        part: Part,
         mut round: impl FnMut() -> Result<String, CommandFailure>,
     ) -> Result<(), CommandFailure> {
         let Some(every) = self.every() else {
@@ -61,16 +71,16 @@ impl Watch {
         end_at_signals(draws)?;
         if draws {
             write(&[&EnterAlternateScreen, &Hide, &DisableLineWrap]);
-            draw(&first);
+            draw(&first, part);
         } else {
             print_text(&first);
         }
         loop {
             std::thread::sleep(every);
             match (round(), draws) {
-                (Ok(text), true) => draw(&text),
+                (Ok(text), true) => draw(&text, part),
                 // The host may come back: a change of its binary, or a restart.
-                (Err(failed), true) => draw(&format!("greenroom: {}\n", failed.text())),
+                (Err(failed), true) => draw(&format!("greenroom: {}\n", failed.text()), part),
                 (Ok(text), false) => print_text(&format!("\n{text}")),
                 (Err(failed), false) => return Err(failed),
             }
@@ -117,22 +127,36 @@ impl<C: Command> AnsiText for C {
     }
 }
 
-/// Draws a round over the one before. Lines beyond the terminal's last one are counted.
-fn draw(text: &str) {
+/// Part of a text that a terminal shows if the text has more lines.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part {
+    /// The first lines.
+    Begin,
+    /// The head, and the last lines: they are the news.
+    End,
+}
+
+/// Draws a round over the one before. Lines that the terminal has no room for are counted.
+fn draw(text: &str, part: Part) {
     let rows = terminal().map_or(usize::MAX, |(_, rows)| rows.max(2));
     let text = printable::lines(text);
-    let lines: Vec<_> = text.lines().collect();
+    let mut lines: Vec<_> = text.lines().collect();
     // The last row of the screen stays for the count.
-    let shown = if lines.len() > rows { &lines[..rows - 1] } else { &lines[..] };
+    let room = if lines.len() > rows { rows - 1 } else { lines.len() };
+    let left_out = lines.len() - room;
+    match part {
+        Part::Begin => lines.truncate(room),
+        Part::End => drop(lines.drain(1.min(room)..1.min(room) + left_out)),
+    }
     let mut out = Vec::new();
     let _ = queue!(out, BeginSynchronizedUpdate, MoveTo(0, 0));
-    for (at, line) in shown.iter().enumerate() {
+    for (at, line) in lines.iter().enumerate() {
         let _ = write!(out, "{}{line}", if at > 0 { "\r\n" } else { "" });
         let _ = queue!(out, Clear(ClearType::UntilNewLine));
     }
     let _ = queue!(out, Clear(ClearType::FromCursorDown));
-    if lines.len() > shown.len() {
-        let _ = write!(out, "\r\n… {} lines more", lines.len() - shown.len());
+    if left_out > 0 {
+        let _ = write!(out, "\r\n… {left_out} lines more");
         let _ = queue!(out, Clear(ClearType::UntilNewLine));
     }
     let _ = queue!(out, EndSynchronizedUpdate);

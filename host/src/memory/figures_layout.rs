@@ -25,7 +25,7 @@ pub(super) const SERVICES_MAX: usize = 1024;
 /// Number of the layout. Words of another number are cleared, and not read.
 pub(super) const LAYOUT: u64 = 1;
 /// Outcomes, in the order of their counters. New ones come last.
-pub(super) const OUTCOMES: [Outcome; 8] = [
+pub(super) const OUTCOMES: [Outcome; 10] = [
     Outcome::Committed,
     Outcome::Unchanged,
     Outcome::Refused,
@@ -34,6 +34,8 @@ pub(super) const OUTCOMES: [Outcome; 8] = [
     Outcome::Replaced,
     Outcome::Configured,
     Outcome::Restored,
+    Outcome::Canary,
+    Outcome::TakenBack,
 ];
 pub(super) const REPORTS: usize = 16;
 pub(super) const GAUGES: usize = 32;
@@ -65,6 +67,7 @@ pub(super) const ACTION_TIMES: usize = TURNS + SLOTS * SLOT_WORDS;
 pub(super) const ACTION_TIMES_WORDS: usize = 32;
 /// Words of all figures.
 pub(super) const FIGURE_WORDS: usize = ACTION_TIMES + SLOTS * ACTION_TIMES_WORDS;
+const _: () = assert!(REPORTS + OUTCOMES.len() <= GAUGES);
 const _: () = assert!(ACTIONS_MAX > 24 && ACTIONS_MAX <= ACTION_TIMES_WORDS);
 
 /// Number that goes up and down.

@@ -130,6 +130,9 @@ impl Crashes {
     }
 
     fn block(&mut self, action: BlockedAction) {
+        // The last reason counts: an operator may withhold an action that was released.
+        self.blocked_otherwise
+            .retain(|b| (b.session, b.turn, b.action) != (action.session, action.turn, action.action));
         if self.blocked_otherwise.len() == DEATHS_MAX {
             self.blocked_otherwise.pop_front();
         }

@@ -21,7 +21,7 @@ use crate::crash_points::Point;
 use crate::worker::ledger::requester;
 use crate::worker::reload::build_records::RecordedCanary;
 use crate::worker::reload::canary_list::no_canary;
-use crate::worker::reload::carry_out::ReloadDriver;
+use crate::worker::reload::carry_out::{ReloadDriver, part_of};
 use crate::worker::reload::requests::library_for;
 use crate::worker::reload::running_build::RunningBuild;
 use crate::worker::shell::Shell;
@@ -138,6 +138,9 @@ pub(in crate::worker) fn end_with_line(
     report.quarantined = shell.core.quarantined(library);
     let by = requester(by);
     tracing::warn!(%by, "{}", ledger_line(&report));
+    // The canary was in the way of the file, which may have failed for that.
+    let part = part_of(&shell.core.reloads.libraries()[id.0].path);
+    shell.keeper.say_failing(&part, None);
     report.line = shell.add_uncounted_line(&by, report.clone());
     Ok(report)
 }

@@ -290,6 +290,9 @@ impl ReloadDriver {
             let fails = report.outcome == Outcome::Refused && path.exists();
             let why = fails.then(|| report.reason.clone());
             shell.keeper.say_failing(&part_of(path), why);
+        } else if matches!(report.outcome, Outcome::Committed | Outcome::RolledBack) {
+            // What was in the way of the file may be over: `status` tells that it differs.
+            shell.keeper.say_failing(&part_of(&shell.core.reloads.libraries()[id.0].path), None);
         }
         // The report itself is moved to the requester.
         let refused = (request.want == Want::Configure && report.outcome == Outcome::Refused)

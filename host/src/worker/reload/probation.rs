@@ -231,11 +231,14 @@ fn answer(shell: &Shell, line: u64) -> Option<Answer> {
 fn after_probation(core: &Core, report: Report, state: Option<ProbationState>) -> Report {
     let id = core.reloads.named(&report.library);
     let current = id.and_then(|id| core.reloads.libraries()[id.0].current.as_ref());
-    let generation = current.map_or(report.generation, |b| b.generation);
+    let (generation, build) = match current {
+        Some(current) => (current.generation, current.hash.clone()),
+        None => (report.generation, report.build.clone()),
+    };
     let outcome = match state {
         Some(ProbationState::RolledBack) => Outcome::RolledBack,
         Some(ProbationState::Replaced) => Outcome::Replaced,
         _ => report.outcome,
     };
-    Report { outcome, generation, ..report }
+    Report { outcome, generation, build, ..report }
 }
