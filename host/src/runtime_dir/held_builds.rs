@@ -2,17 +2,20 @@
 //!
 //! A worker loads builds from private copies, by their paths. A path may be deleted while sessions
 //! depend on the build. So the keeper holds a descriptor of each copy that the records name, and
-//! writes a copy anew that is gone or is another file.
+//! writes a copy anew that is gone, is another file, or has another mode or owner. If a copy is
+//! written to, its content is lost here, too: it comes from the watched path then, if that still
+//! holds the same build, or the copy is named as missing.
 //!
 //! A copy costs one descriptor. A deleted one costs its space on disk until it is written anew.
 //! Writing costs O(bytes).
 
 use crate::runtime_dir::lock_file::names;
 use crate::runtime_dir::make_anew;
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Private copies that are held, by the watched path of their library.
@@ -25,8 +28,24 @@ pub struct HeldBuilds {
 #[derive(Debug)]
 struct HeldCopy {
     path: PathBuf,
-    /// The content. `None`: the copy was gone before it could be opened.
-    content: Option<File>,
+    /// The content, as it was when it was opened. `None`: the copy was gone before that.
+    content: Option<(File, Mark)>,
+}
+
+/// Properties of a file that do not change while nobody touches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    /// Length in bytes, and modification time in seconds and nanoseconds.
+    content: (u64, i64, i64),
+    /// Mode, user and group.
+    access: (u32, u32, u32),
+}
+
+impl Mark {
+    fn of(file: &File) -> io::Result<Mark> {
+        let m = file.metadata()?;
+        Ok(Mark { content: (m.len(), m.mtime(), m.mtime_nsec()), access: (m.mode(), m.uid(), m.gid()) })
+    }
 }
 
 /// Outcome of a restoration.
@@ -45,7 +64,7 @@ impl HeldBuilds {
         let mut before = self.copies.remove(&library).unwrap_or_default();
         let hold = |path: PathBuf| match before.iter().position(|held| held.path == path) {
             Some(at) => before.swap_remove(at),
-            None => HeldCopy { content: open(&path).ok(), path },
+            None => HeldCopy { content: held(&path).ok(), path },
         };
         let held = copies.into_iter().map(hold).collect();
         self.copies.insert(library, held);
@@ -65,11 +84,13 @@ impl HeldBuilds {
     /// made first.
     pub fn restore(&mut self, these: &BTreeSet<PathBuf>) -> Restored {
         let mut restored = Restored::default();
-        for copy in self.copies.values_mut().flatten().filter(|c| these.contains(&c.path)) {
+        let all =
+            self.copies.iter_mut().flat_map(|(library, copies)| copies.iter_mut().map(move |c| (library, c)));
+        for (library, copy) in all.filter(|(_, c)| these.contains(&c.path)) {
             if copy.is_in_place() {
                 continue;
             }
-            match copy.write_anew() {
+            match copy.write_anew(library) {
                 Ok(()) => restored.made.push(copy.path.clone()),
                 Err(why) => restored.missing.push(why),
             }
@@ -80,31 +101,46 @@ impl HeldBuilds {
 
 impl HeldCopy {
     fn is_in_place(&self) -> bool {
-        self.content.as_ref().is_some_and(|file| names(&self.path, file))
+        let as_before = |(file, mark): &(File, Mark)| Mark::of(file).is_ok_and(|now| now == *mark);
+        self.content.as_ref().is_some_and(|held| names(&self.path, &held.0) && as_before(held))
     }
 
     /// Writes the copy beside its place, and renames it. So nobody opens half a copy, and a worker
     /// that has another file mapped there keeps that.
-    fn write_anew(&mut self) -> Result<(), String> {
+    fn write_anew(&mut self, library: &Path) -> Result<(), String> {
         let failed = |e: io::Error| format!("{}: {e}", self.path.display());
-        let Some(content) = &mut self.content else {
+        let Some((content, mark)) = &mut self.content else {
             // It may be back by now, from whoever moved it.
-            self.content = Some(open(&self.path).map_err(failed)?);
+            self.content = Some(held(&self.path).map_err(failed)?);
             return Ok(());
+        };
+        let watched;
+        let from = match Mark::of(content).is_ok_and(|now| now.content == mark.content) {
+            true => &*content,
+            false => {
+                watched = same_build(library, &self.path).ok_or_else(|| {
+                    format!(
+                        "{}: it was written to, and no successor can load it; put this build back at {}, or load                          another one",
+                        self.path.display(),
+                        library.display()
+                    )
+                })?;
+                &watched
+            }
         };
         let dir = self.path.parent().unwrap_or(Path::new("."));
         make_anew(dir).map_err(io::Error::other).map_err(failed)?;
         let beside = dir.join(name_beside(&self.path));
         // Left by an attempt that failed. No other process writes a file of this name.
         let _ = std::fs::remove_file(&beside);
-        let again = write(content, &beside).and_then(|()| {
-            let again = open(&beside)?;
+        let again = write(from, &beside).and_then(|()| {
+            let again = held(&beside)?;
             std::fs::rename(&beside, &self.path)?;
             Ok(again)
         });
         match again {
             Ok(again) => {
-                *content = again;
+                (*content, *mark) = again;
                 Ok(())
             }
             Err(e) => {
@@ -113,6 +149,23 @@ impl HeldCopy {
             }
         }
     }
+}
+
+/// Opens the watched file of a library, if it holds the build that a copy is named after. O(bytes).
+fn same_build(library: &Path, copy: &Path) -> Option<File> {
+    let mut file = open(library).ok()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).ok()?;
+    let hash: String = Sha256::digest(&bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let named = copy.file_stem()?.to_str()?.rsplit('-').next()?;
+    (named == hash).then_some(file)
+}
+
+/// Opens a copy to hold it, as it is now.
+fn held(path: &Path) -> io::Result<(File, Mark)> {
+    let file = open(path)?;
+    let mark = Mark::of(&file)?;
+    Ok((file, mark))
 }
 
 /// Opens a copy to hold it. Fails if it is anything but a file. Never blocks: a FIFO would.
@@ -182,6 +235,35 @@ mod tests {
         held.hold("liba.so".into(), copies[1..].to_vec());
         std::fs::remove_file(&copies[0]).unwrap();
         assert!(held.missing().is_empty());
+    }
+
+    #[test]
+    fn a_copy_that_is_written_to_comes_from_the_watched_path_or_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let (library, other) = (dir.path().join("liba.so"), dir.path().join("libb.so"));
+        std::fs::write(&library, "build").unwrap();
+        // The hash of "build".
+        let copy = dir.path().join("a-7-0-44575cf5b285.so");
+        let in_use = dir.path().join("b-7-1-44575cf5b285.so");
+        let mut held = HeldBuilds::default();
+        for (library, copy) in [(&library, &copy), (&other, &in_use)] {
+            std::fs::write(copy, "build").unwrap();
+            held.hold(library.clone(), vec![copy.clone()]);
+        }
+        assert!(held.missing().is_empty());
+        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o000)).unwrap();
+        let restored = held.restore(&held.missing());
+        assert_eq!(restored.made, std::slice::from_ref(&copy), "{restored:?}");
+        for damaged in [&copy, &in_use] {
+            std::fs::set_permissions(damaged, std::fs::Permissions::from_mode(0o700)).unwrap();
+            std::fs::OpenOptions::new().write(true).open(damaged).unwrap().set_len(2).unwrap();
+        }
+        let restored = held.restore(&held.missing());
+        assert_eq!(restored.made, std::slice::from_ref(&copy), "{restored:?}");
+        assert_eq!(std::fs::read(&copy).unwrap(), b"build");
+        assert!(restored.missing.len() == 1 && restored.missing[0].contains("libb.so"), "{restored:?}");
+        assert_eq!(held.missing(), BTreeSet::from([in_use]));
     }
 
     #[test]
