@@ -447,9 +447,11 @@ fn mishaps_at_the_desk_are_told_and_the_build_before_serves_on() {
     dev.wait(&format!("{}: line 1, column 9: ", config.display()));
     fs::write(&config, format!("[service.{name}]\nsettings = {{ words = 1 }}\n")).expect("a configuration");
     dev.wait("newcomer_desk generation 2: ");
+    fs::write(&config, "[service.mistyped]\nsettings = { words = 1 }\n").expect("an edit");
+    dev.wait("service mistyped is configured, but no library offers it");
     let mut keys = dev.child.stdin.take().expect("a pipe");
     keys.write_all(b"xr").expect("keys");
-    dev.wait("generation 2: nothing has changed");
+    dev.wait("generation 3: nothing has changed");
     // A folder that is moved away for a moment is no edit.
     let away = dir.path().join("away");
     fs::rename(&home, &away).expect("the folder is moved");

@@ -165,6 +165,14 @@ impl Shell {
         }
     }
 
+    /// Warns of services that are configured and that nobody offers: a name may be mistyped.
+    pub(super) fn warn_of_services_without_library(&self) {
+        let offered = |name: &str| self.core.services().iter().any(|s| s.offer.name == name);
+        for service in self.config.get().service.keys().filter(|name| !offered(name)) {
+            tracing::warn!("service {service} is configured, but no library offers it");
+        }
+    }
+
     /// Adds a line to the ledger, by [`Ledger::add`], and counts it. Returns its number.
     pub(super) fn add_line(&mut self, by: &str, report: Report) -> u64 {
         self.board.reported(&report);

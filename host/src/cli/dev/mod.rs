@@ -8,14 +8,16 @@
 //! | `sources` | which files count, and which changed |
 //! | `settings` | the folder's configuration, and the files that it names |
 //! | `running` | the compiler that runs |
-//! | `host` | the host, a child |
+//! | `host`, `addresses` | the host, a child, and where it serves |
 //! | `keys` | keys of the terminal |
 //! | `tell` | words for the author |
 //! | `event` | news for the loop |
+//! | `work` | what the loop has under way |
 //!
 //! At most a single task is under way: a build, then the host's start or a reload. Edits meanwhile
 //! lead to one more build behind it. A failed build changes nothing.
 
+mod addresses;
 mod event;
 mod host;
 mod keys;
@@ -24,12 +26,14 @@ mod running;
 mod settings;
 mod sources;
 mod tell;
+mod work;
 
 use crate::admin::text::operator;
 use crate::cli::output::CommandFailure;
 use crate::cli::reload::ask_until_there_is_room;
 use crate::config::source::parse_listen;
 use crate::protocol::admin::{AdminCommand, Reply};
+use addresses::ToldAddresses;
 use clap::Args;
 use event::{DevEvent, hear_signals, hints};
 use greenroom_core::ledger::Outcome;
@@ -39,7 +43,7 @@ use keys::Keys;
 use project::{BuildFailure, Project, with_sdk};
 use running::CompilerProcess;
 use rustix::fs::Mode;
-use settings::DevConfig;
+use settings::{DevConfig, files};
 use sources::Sources;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -47,6 +51,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 use tell::Colours;
+use work::{Then, Work};
 
 /// Time without another event after which changed files count as saved.
 const QUIET: Duration = Duration::from_millis(40);
@@ -73,25 +78,6 @@ pub(super) struct DevArgs {
     log: String,
 }
 
-/// Work that is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
-    Nothing,
-    Build,
-    Start,
-    Reload,
-}
-
-/// Step behind a reload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    Nothing,
-    /// The configuration changed beside sources, and is put in force behind them.
-    Configure,
-    /// The build was refused, perhaps for want of the settings that are put in force now.
-    Reload,
-}
-
 /// State of the command.
 struct Dev {
     dir: PathBuf,
@@ -102,6 +88,7 @@ struct Dev {
     /// Arguments of the host beside its libraries.
     host_args: Vec<OsString>,
     host: Option<DevHost>,
+    addresses: ToldAddresses,
     work: Work,
     running: CompilerProcess,
     /// First event since the last look, and the last one.
@@ -145,6 +132,7 @@ impl DevArgs {
             sources,
             colours: Colours::wanted(),
             host: None,
+            addresses: ToldAddresses::default(),
             work: Work::Nothing,
             running: CompilerProcess::default(),
             hints: None,
@@ -176,11 +164,6 @@ impl DevArgs {
         }
         args
     }
-}
-
-/// Single files that count beside the project's folders.
-fn files(project: &Project, config: &DevConfig) -> Vec<PathBuf> {
-    project.files().into_iter().chain(config.files().cloned()).collect()
 }
 
 impl Dev {
@@ -329,6 +312,7 @@ impl Dev {
         let Some(runtime) = self.host.as_ref().map(|host| host.runtime().to_path_buf()) else { return };
         self.work = Work::Reload;
         let (edited, colours, tell) = (self.edited, self.colours, self.sender.clone());
+        let addresses = self.addresses.clone();
         let (config, configures) = (self.config.clone(), matches!(asked, AdminCommand::Configure));
         thread::spawn(move || {
             let (mut place, mut refused) = (None, false);
@@ -348,6 +332,7 @@ impl Dev {
                 colours.complain(&why);
                 refused = true;
             }
+            addresses.changes(&runtime).iter().for_each(|line| colours.say(line));
             tell.send(DevEvent::Swapped { refused })
         });
     }
@@ -358,6 +343,7 @@ impl Dev {
         let Some(host) = &mut self.host else { return };
         host.serves = true;
         addresses.iter().for_each(|line| self.colours.say(line));
+        self.addresses.begin(addresses);
         let took = self.edited.elapsed().as_secs_f64();
         self.colours.say(&format!("serves after {took:.1} s; for other commands:"));
         self.colours.say(&format!("export GREENROOM_RUNTIME={}", host.runtime().display()));

@@ -1,6 +1,7 @@
 //! Configuration of the served folder: the files that its settings name, and the places in it that
 //! a refusal is about.
 
+use crate::cli::dev::project::Project;
 use crate::config::Config;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,11 @@ impl DevConfig {
             None => Some(format!("the settings of {name} are those below [service.{name}.settings] in {at}")),
         }
     }
+}
+
+/// Single files that count beside the project's folders.
+pub(super) fn files(project: &Project, config: &DevConfig) -> Vec<PathBuf> {
+    project.files().into_iter().chain(config.files().cloned()).collect()
 }
 
 /// Key that an error of settings is about, as a path with dots; empty: not known.

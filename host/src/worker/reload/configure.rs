@@ -55,6 +55,7 @@ pub(super) fn report_in_force(shell: &mut Shell, line: u64, begun: Instant) {
     shell.keeper.send(&ToKeeper::Configured(number));
     shell.keeper.say_failing(NAME, None);
     tracing::info!(by = %requester(by), "configuration in force: {changes}; pause {pause_us:.1} µs");
+    shell.warn_of_services_without_library();
     let report = Report { line, pause_us, ..Report::of_host(NAME, Outcome::Configured, changes) };
     tell(&reply, report);
 }

@@ -345,11 +345,7 @@ fn load_all(worker: &mut Worker, libraries: &[(PathBuf, bool)]) -> Result<(), St
             return Err(format!("{}: {}", path.display(), report.reason));
         }
     }
-    for service in worker.shell.config.get().service.keys() {
-        if worker.shell.ports.of_service(service).next().is_none() {
-            tracing::warn!("service {service} is configured, but no library offers it");
-        }
-    }
+    worker.shell.warn_of_services_without_library();
     Ok(())
 }
 
