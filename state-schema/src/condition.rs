@@ -49,6 +49,13 @@ impl Condition {
             return Err(format!("{text:?} compares nothing: write FIELD=VALUE, or !=, <, <=, > or >="));
         };
         let text = rest[written.len()..].to_owned();
+        // Somebody who writes `==` or `=>` would find nothing, and not know why.
+        if text.starts_with(['=', '<', '>', '!']) {
+            return Err(format!(
+                "{written}{text}: a comparison is one of =, !=, <, <=, > and >=; \
+                 a text that begins so is written as JSON: {written}\"{text}\""
+            ));
+        }
         Ok(Condition { path, comparison, value: parse(text.as_bytes()).ok(), text })
     }
 
@@ -115,6 +122,7 @@ mod tests {
             ("tags[\"x.y\"]>=1.5", Some(true)),
             ("tags={\"x.y\": 1.5}", Some(true)),
             ("other!=1", None),
+            ("other=\"=1\"", None),
         ] {
             assert_eq!(Condition::parse(text).unwrap().holds(&value), found, "{text}");
         }
@@ -122,7 +130,13 @@ mod tests {
 
     #[test]
     fn a_text_that_compares_nothing_is_refused() {
-        for (text, why) in [("count", "compares nothing"), ("=1", "is no path"), ("a.=1", "is no path")] {
+        for (text, why) in [
+            ("count", "compares nothing"),
+            ("=1", "is no path"),
+            ("a.=1", "is no path"),
+            ("count==1", "a comparison is one of"),
+            ("count=>1", "a comparison is one of"),
+        ] {
             let said = Condition::parse(text).unwrap_err();
             assert!(said.contains(why), "{said}");
         }
