@@ -26,9 +26,20 @@ pub(super) struct Manual {
 impl Manual {
     /// Writes all pages and completions of a command line. Files that are there are replaced.
     pub(super) fn run(self, command: Command) -> Result<(), CommandFailure> {
-        let written = write(&self.dir, without_help(command));
+        let written = write(&self.dir, without_help(of_operators(command)));
         written.map_err(|e| CommandFailure::Failed(format!("{}: {e}", self.dir.display())))
     }
+}
+
+/// Leaves out commands that the host alone calls.
+fn of_operators(command: Command) -> Command {
+    let shown = command.get_subcommands().filter(|c| !c.is_hide_set()).cloned();
+    let whole = Command::new("greenroom").subcommands(shown).args(command.get_arguments().cloned());
+    let text = |text: Option<&clap::builder::StyledStr>| text.cloned();
+    let whole = whole.version(env!("CARGO_PKG_VERSION")).subcommand_required(true);
+    let whole = text(command.get_about()).into_iter().fold(whole, Command::about);
+    let whole = text(command.get_long_about()).into_iter().fold(whole, Command::long_about);
+    text(command.get_after_help()).into_iter().fold(whole, Command::after_help)
 }
 
 /// Removes the subcommands `help`, whose pages would only repeat others.
