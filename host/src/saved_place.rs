@@ -83,10 +83,11 @@ pub fn open(path: &Path) -> Result<Option<File>, String> {
     }
 }
 
-/// Whether a file begins like one of tables, as far as it goes: a part of it may be lost.
+/// Whether a file begins like one of tables, as far as it goes: a part of it may be lost, and some
+/// of it be damaged.
 pub fn is_of_tables(begin: &[u8]) -> bool {
-    let len = begin.len().min(HEAD_OF_ANY.len());
-    begin[..len] == HEAD_OF_ANY[..len]
+    let same = begin.iter().zip(HEAD_OF_ANY).filter(|(is, was)| is == was).count();
+    2 * same >= begin.len().min(HEAD_OF_ANY.len())
 }
 
 /// Checks that tables can be read from a file, and saved there. A host would find that out when it
