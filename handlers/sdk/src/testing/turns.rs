@@ -28,8 +28,8 @@ impl<H: Handler> TestHost<H> {
     #[track_caller]
     pub fn turn(&mut self, session: u64, action: Action<'_>) {
         if let Err(Failure { message, at, silent: true }) = self.turns(session, action) {
-            let at = if at.is_empty() { at } else { format!(" at {at}") };
-            panic!("{}the turn failed{at}: {message}\n{}", self.scene, self.transcript());
+            let at = if at.is_empty() { at } else { format!(" ({at})") };
+            panic!("{}the turn failed: {message}{at}\n{}", self.scene, self.transcript());
         }
     }
 
