@@ -157,13 +157,17 @@ pub fn check(file: Option<&Path>) -> Result<(), String> {
     opened.map_err(|e| format!("admin.audit: {} can't be written: {e}", path.display()))
 }
 
-/// Checks as [`check`] does, and makes no file.
+/// Checks as [`check`] does, and makes no file. A directory that is not there is no fault yet: a
+/// service manager makes it at the start.
 pub fn can_be_written(file: Option<&Path>) -> Result<(), String> {
     let Some(path) = file else { return Ok(()) };
     if path.exists() {
         return check(file);
     }
     let dir = path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+    if !dir.exists() {
+        return Ok(());
+    }
     access(dir, Access::WRITE_OK | Access::EXEC_OK)
         .map_err(|e| format!("admin.audit: {} can't be written: {e}", dir.display()))
 }
