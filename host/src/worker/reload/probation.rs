@@ -240,5 +240,6 @@ fn after_probation(core: &Core, report: Report, state: Option<ProbationState>) -
         Some(ProbationState::Replaced) => Outcome::Replaced,
         _ => report.outcome,
     };
-    Report { outcome, generation, build, ..report }
+    let build_id = report.build_id.filter(|_| build == report.build);
+    Report { outcome, generation, build, build_id, ..report }
 }
