@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 const HEAD_OF_ANY: &[u8] = b"GREENROOM TABLES ";
 /// Links that lead to the file, at most.
 const LINKS_MAX: usize = 40;
+
 /// Deletes an unfinished file: on a full disk its room is what the next save needs.
 pub fn discard(path: &Path, writer: &str) {
     let _ = std::fs::remove_file(with_suffix(&target(path), writer));

@@ -99,7 +99,7 @@ pub(super) struct Deaths {
     in_turns: u32,
     /// Reason why the process cannot start, in its own words. Taken once the process is reaped.
     refusal: Option<String>,
-    /// Cause of the last death.
+    /// Cause of the last death. `None`: none has died, or the last process has handed over.
     last: Option<String>,
     /// Some process caused its own death since a process served last.
     crashed: bool,
@@ -120,7 +120,7 @@ impl Deaths {
         self.failures
     }
 
-    /// Cause of the last death.
+    /// Cause of the last death. `None`: none has died, or the last process has handed over.
     pub(super) fn last(&self) -> Option<&str> {
         self.last.as_deref()
     }
