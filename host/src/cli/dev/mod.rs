@@ -97,6 +97,8 @@ struct Dev {
     then: Then,
     /// Several libraries are reloaded as one commit.
     together: bool,
+    /// A build was asked for by a key; one that comes while work is under way waits for its end.
+    asked: bool,
     /// Time of the edit that the work under way is about.
     edited: Instant,
     /// Time of the last look.
@@ -138,6 +140,7 @@ impl DevArgs {
             hints: None,
             then: Then::Nothing,
             together: false,
+            asked: false,
             edited: now,
             looked: now,
             first: true,
@@ -170,6 +173,9 @@ impl Dev {
     /// Runs the loop until a key or a signal ends it.
     fn run(&mut self, events: &Receiver<DevEvent>) {
         loop {
+            if self.work == Work::Nothing && std::mem::take(&mut self.asked) {
+                self.look(Instant::now(), true);
+            }
             let event = events.recv_timeout(self.next_look().saturating_duration_since(Instant::now()));
             match event {
                 Ok(DevEvent::Hint) => {
@@ -178,8 +184,7 @@ impl Dev {
                     self.hints = Some((first, now));
                 }
                 Ok(DevEvent::Key(b'q') | DevEvent::Signal) => return,
-                Ok(DevEvent::Key(b'r')) if self.work == Work::Nothing => self.look(Instant::now(), true),
-                Ok(DevEvent::Key(_)) => {}
+                Ok(DevEvent::Key(key)) => self.asked |= key == b'r',
                 Ok(DevEvent::Log(line)) => self.show(&line),
                 Ok(DevEvent::Ready(addresses)) => self.serves(&addresses),
                 Ok(DevEvent::HostEnded) => self.host_ended(),
