@@ -7,6 +7,7 @@ pub mod client;
 pub mod fixture;
 pub mod host;
 pub mod mishaps;
+pub mod program;
 pub mod tls;
 
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, effects_builds};
 use greenroom_tests::host::Host;
+use greenroom_tests::program::Program;
 use greenroom_tests::tls::{Certificate, TlsClient};
 use greenroom_tests::{built, child, wait_for};
 use rustls::ClientConnection;
@@ -93,19 +94,15 @@ fn begin(served: &Served) -> TcpStream {
 #[test]
 fn a_client_of_another_program_starts_tls_and_nobody_slips_a_command_in() {
     let served = serve("", &[]);
-    let out = Command::new("bash")
-        .args([
-            "-c",
-            "(sleep 0.3; printf 'count\\n'; sleep 0.5) | openssl s_client -starttls irc -connect \
-             127.0.0.1:$PORT -CAfile $CERT -verify_return_error -servername localhost -quiet -no_ign_eof 2>&1",
-        ])
-        .env("PORT", served.host.addr(SERVICE).port().to_string())
-        .env("CERT", &served.certificate.certificate)
-        .output()
-        .expect("bash");
-    let said = String::from_utf8_lossy(&out.stdout);
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_client", "-starttls", "irc", "-connect", &served.host.addr(SERVICE).to_string()]);
+    openssl.args(["-verify_return_error", "-servername", "localhost", "-quiet", "-no_ign_eof"]);
+    let mut client = Program::start(openssl.arg("-CAfile").arg(&served.certificate.certificate));
+    client.say("count\n");
     // The request, TLS, and the command: three actions behind the first.
-    assert!(said.contains("tls 1.3\n4\n"), "{said}");
+    let said = client.lines_to("4");
+    assert!(said.ends_with(&["tls 1.3".to_owned(), "4".to_owned()]), "{said:?}");
+    assert_eq!(client.end(), Some(0));
 
     // Whatever stands behind the request is no command, but a handshake, and a bad one.
     let mut client = served.connect();

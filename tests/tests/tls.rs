@@ -3,6 +3,7 @@
 
 use greenroom_tests::client::Client;
 use greenroom_tests::host::Host;
+use greenroom_tests::program::Program;
 use greenroom_tests::tls::{Certificate, Secrets, TlsClient, config, config_of};
 use greenroom_tests::{built, child, wait_for};
 use rustls::version::{TLS12, TLS13};
@@ -195,16 +196,23 @@ fn a_client_over_tls_notices_kills_without_the_kernels_counts() {
 fn every_client_speaks_and_rooms_are_shared() {
     let served = serve("", None);
     for version in ["-tls1_3", "-tls1_2"] {
-        let script = format!(
-            "(printf 'one\\ntwo\\n'; sleep 0.4) | openssl s_client {version} -connect 127.0.0.1:$PORT \
-             -CAfile $CERT -verify_return_error -servername localhost -quiet -no_ign_eof 2>/dev/null"
-        );
-        assert_eq!(shell(&served, &script), "1 one\n2 two\n", "{version}");
+        let mut openssl = Command::new("openssl");
+        openssl.args(["s_client", version, "-verify_return_error", "-servername", "localhost", "-quiet"]);
+        openssl.arg("-no_ign_eof").args(["-connect", &served.tally().to_string()]);
+        let mut client = Program::start(openssl.arg("-CAfile").arg(&served.certificate.certificate));
+        client.say("one\ntwo\n");
+        assert_eq!(client.lines_to("2 two"), ["1 one", "2 two"], "{version}");
+        assert_eq!(client.end(), Some(0), "{version}");
     }
     // Keys change by the client's wish, with and without an answer.
-    let script = "(printf 'one\\n'; sleep 0.2; printf 'K\\n'; sleep 0.2; printf 'k\\n'; sleep 0.2; printf 'two\\n'; \
-                  sleep 0.3) | openssl s_client -connect 127.0.0.1:$PORT 2>/dev/null | grep -E '^[0-9]+ (one|two)'";
-    assert_eq!(shell(&served, script), "1 one\n2 two\n");
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_client", "-connect", &served.tally().to_string()]).stderr(Stdio::null());
+    let mut client = Program::start(&mut openssl);
+    client.say("one\n");
+    client.lines_to("1 one");
+    ["K\n", "k\n", "two\n"].iter().for_each(|text| client.say(text));
+    client.lines_to("2 two");
+    assert_eq!(client.end(), Some(0));
     let python = r#"
 import os, socket, ssl, threading
 context = ssl.create_default_context(cafile=os.environ["CERT"])
