@@ -42,13 +42,18 @@ impl Fixture {
             Optimize::AsReleased => "",
             Optimize::Nothing => "opt-level = 0\nincremental = true\n",
         };
+        // Dependencies that each turn runs through.
+        let quick: String = ["greenroom-handler", "rmp", "rmp-serde", "rmpv", "serde_json"]
+            .map(|name| format!("[profile.release.package.{name}]\nopt-level = 1\n"))
+            .concat();
         let manifest = format!(
             "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\
              [lib]\ncrate-type = [\"cdylib\"]\n\
              [dependencies]\ngreenroom-handler = {{ path = \"{root}/handlers/sdk\" }}\nschemars = \"1.2\"\n\
-             serde = {{ version = \"1\", features = [\"derive\"] }}\ntracing = \"0.1\"\n\
+             serde = {{ version = \"1\", features = [\"derive\"] }}\n\
+             tracing = {{ version = \"0.1\", default-features = false }}\n\
              [profile.release]\ndebug = \"line-tables-only\"\n{profile}\
-             [profile.release.package.\"*\"]\nopt-level = 1\n[workspace]\n"
+             [profile.release.package.\"*\"]\nopt-level = 0\ndebug = false\n{quick}[workspace]\n"
         );
         std::fs::create_dir_all(fixture.dir.join("src")).expect("src");
         std::fs::write(fixture.dir.join("Cargo.toml"), manifest).expect("a manifest");
