@@ -384,7 +384,7 @@ typedef struct gr_service {
     gr_bytes state_schema;      /* JSON Schema; empty: no state */
     /* Builds an instance from its settings, in JSON. NULL: refused; the reason is in `error`. */
     void *(*create)(const gr_host *host, gr_bytes config_json, gr_sink error);
-    /* Ends an instance. The memory is the library's. */
+    /* Ends an instance that another build replaced. The memory is the library's. Not called when a worker ends. */
     void (*destroy)(void *instance);
     /* Runs the actions of `batch` in order, a turn each. Returns 0 or GR_RUN_STATE_LOST: then the
      * host runs the turns before the failed one again. One thread at a time for an instance. */

@@ -138,7 +138,8 @@ pub trait Handler: Sized + Send + Sync + 'static {
     /// default are required.
     type Config: Settings;
 
-    /// Builds the service. An error refuses the library and is shown to the operator.
+    /// Builds the service. An error refuses the library and is shown to the operator. The value is
+    /// dropped once another build has replaced this one, and not when a worker ends.
     fn new(config: Self::Config) -> Result<Self, String>;
 
     /// Callback: runs one action, in one turn. Unless it is written, each of the methods below gets

@@ -7,6 +7,7 @@
 //! | [`watch`] | finds out that a file changed, from `notices` of the system and by looks |
 //! | `lookups` | entries of directories that decide which file a path names |
 //! | [`prepare`] | the thread that prepares a reload: reads, tries, loads |
+//! | [`authors_code`] | which code of authors that thread runs, and since when |
 //! | [`stage`] | reads a finished file, hashes it, makes the private copy |
 //! | [`room`] | counts the space that private copies take |
 //! | [`inspect`] | judges the ELF file and its note |
@@ -26,6 +27,7 @@
 //! | [`ffi`] | loads a library here, and is the host's side of the C ABI |
 
 mod apart;
+pub mod authors_code;
 mod confine;
 mod dialogues;
 pub mod discover;

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::config::file_contents::FileContents;
 use crate::exit_status::own_binary;
 use crate::memory::board::Board;
+use crate::plugin::authors_code::{AuthorsCode, AuthorsStep};
 use crate::plugin::ffi::library::Library;
 use crate::plugin::inspect::{Inspected, build_id, has_note, inspect};
 use crate::plugin::recording;
@@ -24,7 +25,7 @@ use crate::plugin::replay::{ReplayReport, TurnDifference};
 use crate::plugin::room::{Room, RoomLeft};
 use crate::plugin::stage::{self, Content, Copies};
 use crate::plugin::trial::{self, Snapshot, Trial, Tried};
-use greenroom_core::reload::request::{Candidate, Event, LibraryId};
+use greenroom_core::reload::request::{Candidate, LibraryId};
 use greenroom_core::service::offer::{Offer, Serving};
 use greenroom_state::elf_note::Note;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -74,8 +75,8 @@ pub struct Against {
 pub enum Done {
     /// Hash of a file that was read. The end of staging follows.
     Read(LibraryId, String),
-    /// End of staging, for the core.
-    Step(Event),
+    /// End of staging, with the hash of the content.
+    Staged(LibraryId, Result<String, String>),
     /// Progress of a rehearsal: items done, and of how many.
     Progress(LibraryId, u64, u64),
     /// End of a trial, with the epoch that was pinned for it and can be released.
@@ -105,17 +106,18 @@ pub struct Loaded {
 }
 
 /// Starts the thread. It ends when the sender is dropped. Calls `done` on the thread with each
-/// answer. Fails if the system has no thread to give.
+/// answer. `code` shows which code of authors runs there. Fails if the system has no thread to give.
 pub fn start(
     config: Arc<Config>,
     copies: Copies,
     board: Board,
+    code: AuthorsCode,
     done: impl Fn(Done) + Send + 'static,
 ) -> std::io::Result<Sender<Job>> {
     let (jobs, queue) = channel();
     let (staged, proposed) = (HashMap::new(), HashMap::new());
     let room = Room::new(copies.dir().to_owned());
-    let stager = Stager { config, proposed, copies, room, board, staged };
+    let stager = Stager { config, proposed, copies, room, board, code, staged };
     std::thread::Builder::new().name("stager".into()).spawn(move || stager.run(&queue, done))?;
     Ok(jobs)
 }
@@ -129,6 +131,7 @@ struct Stager {
     /// Space that the copies take.
     room: Room,
     board: Board,
+    code: AuthorsCode,
     /// Candidates, at most one for each library.
     staged: HashMap<LibraryId, Staged>,
 }
@@ -157,7 +160,7 @@ impl Stager {
                 Job::Stage(id, path) => {
                     let tell = |hash: &str| done(Done::Read(id, hash.to_owned()));
                     let result = answered(|| self.stage(id, &path, tell));
-                    done(Done::Step(Event::Staged(id, result)));
+                    done(Done::Staged(id, result));
                 }
                 Job::Try(id, snapshot, against) => {
                     let tell = |now, total| done(Done::Progress(id, now, total));
@@ -168,7 +171,8 @@ impl Stager {
                     done(Done::Tried(id, snapshot.map(|s| s.live.epoch), result));
                 }
                 Job::Load(id) => {
-                    let result = answered(|| self.load(id));
+                    let code = self.code.clone();
+                    let result = code.run(AuthorsStep::Load(id), || answered(|| self.load(id)));
                     done(Done::Loaded(id, result));
                 }
                 Job::Discard(id) => {
@@ -187,7 +191,7 @@ impl Stager {
                     }
                 }
                 Job::Drop(code, copies) => {
-                    drop(code);
+                    self.code.run(AuthorsStep::Drop, || drop(code));
                     for copy in &copies {
                         self.room.remove(copy);
                     }

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// End of the reason of a refusal that a fresh worker may not repeat. A command asks again then.
-pub const FRESH_WORKER: &str = "a fresh worker takes over and has room: try again";
+pub const FRESH_WORKER: &str = "a fresh worker takes over: try again";
 
 /// Beginning of the refusal of a command while the worker stalls. Nothing was asked then.
 pub const TAKES_NO_COMMANDS: &str = "the worker takes no commands";

@@ -130,7 +130,7 @@ pub(super) fn from_thread(shell: &mut Shell, drivers: &mut Drivers, message: Mes
     let reload = &mut drivers.reload;
     match message {
         Message::Prepare(Done::Read(id, hash)) => reload.read(id, hash),
-        Message::Prepare(Done::Step(event)) => reload.handle(shell, event),
+        Message::Prepare(Done::Staged(id, result)) => reload.staged(shell, id, result),
         Message::Prepare(Done::Tried(id, epoch, result)) => reload.tried(shell, id, epoch, result),
         Message::Prepare(Done::Loaded(id, result)) => reload.loaded(shell, id, result),
         Message::Prepare(Done::Progress(id, done, total)) => reload.progress(&shell.core, id, done, total),

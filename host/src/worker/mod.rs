@@ -118,9 +118,24 @@ impl Worker {
         Worker { shell, drivers, inbox, unfinished: 0, events, commands: Vec::new() }
     }
 
-    /// Runs until the host stops or a successor goes on. A host that stops saves tables and ledger;
-    /// a handover leaves them in the records. An error says that the poll or the keeper is gone.
+    /// Runs until the host stops or a successor goes on, and leaves.
     fn run(mut self) -> io::Result<()> {
+        let ended = self.serve();
+        self.leave();
+        ended
+    }
+
+    /// Ends callers' channels, the link and the threads' orders. Handlers' destructors do not run: one
+    /// that hangs would hold up the successor, or the end of the host.
+    fn leave(self) {
+        let Worker { shell, mut drivers, inbox, .. } = self;
+        let Shell { core, .. } = shell;
+        std::mem::forget((core, std::mem::take(&mut drivers.reload.loaded), inbox.take()));
+    }
+
+    /// Runs the loop. A host that stops saves tables and ledger; a handover leaves them in the
+    /// records. An error says that the poll or the keeper is gone.
+    fn serve(&mut self) -> io::Result<()> {
         loop {
             self.pass()?;
             crash_points::pass(Point::Passed);

@@ -41,6 +41,9 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 
+/// Time between two looks at a reload under way, which may wait for code that does not return.
+const LOOK_AT_RELOADS: Duration = Duration::from_secs(1);
+
 /// The core and all that each step of the loop needs beside it.
 pub(super) struct Shell {
     /// All decisions, and all records.
@@ -199,15 +202,16 @@ impl Shell {
     }
 
     /// Time that the poll may sleep; `None`: without limit. The next of these ends the sleep: a
-    /// connection to read again, the core's next deadline, the end of the worker, a save. Clocks
-    /// are read only for what waits.
+    /// connection to read again, the core's next deadline, the end of the worker, a save, a look at a
+    /// reload. Clocks are read only for what waits.
     pub(super) fn sleep_max(&self) -> Option<Duration> {
         if self.sockets.reads_again() || self.datagrams.read_again() || self.keeper.has_rest {
             return Some(Duration::ZERO);
         }
         let wake = self.core.next_wake_ns().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
         let (life, save) = (self.lifecycle.sleep_max(), self.saver.sleep_max());
-        [wake, life, save].into_iter().flatten().min()
+        let reload = self.core.reloads.is_busy().then_some(LOOK_AT_RELOADS);
+        [wake, life, save, reload].into_iter().flatten().min()
     }
 
     /// Reads the tables and the ledger of an earlier host. Entries replace those of the same key,

@@ -53,7 +53,8 @@ pub struct Service {
     /// Builds the instance from its configuration (JSON). Null: refused, with the reason put into
     /// `error`.
     pub create: unsafe extern "C" fn(host: *const Host, config: Bytes<'_>, error: Sink) -> *mut c_void,
-    /// Ends an instance that `create` made.
+    /// Ends an instance that `create` made, once another build has replaced it. Not called when a
+    /// worker ends.
     pub destroy: unsafe extern "C" fn(instance: *mut c_void),
     /// Runs the actions of `batch` in order, a turn each; see [`Host::turn_ok`]. Returns 0 or
     /// [`super::RUN_STATE_LOST`].

@@ -25,19 +25,18 @@ use crate::admin::text::ledger_line;
 use crate::config::Config;
 use crate::crash_points;
 use crate::crash_points::Point;
-use crate::plugin::live::LiveState;
 use crate::plugin::prepare::{Against, Job, Loaded};
-use crate::plugin::trial::Snapshot;
 use crate::protocol::admin::FRESH_WORKER;
 use crate::worker::ledger::requester;
 use crate::worker::reload::configure::refuse_proposed;
+use crate::worker::reload::held_thread::{OwedAnswers, OwedStep, drop_late};
 use crate::worker::reload::ports::{Opening, PreparedPorts};
+use crate::worker::reload::snapshot::snapshot_for;
 use crate::worker::shell::Shell;
 use greenroom_core::core::Core;
 use greenroom_core::ledger::{Outcome, ProbationCounts, ProbationReport, ProbationState, Report};
 use greenroom_core::reload::request::{Candidate, Event, LibraryId, Request, Requester, Step, Want};
 use greenroom_core::service::offer::{Build, Offer};
-use greenroom_core::service::registry::Service;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,7 +61,9 @@ pub(in crate::worker) struct ReloadDriver {
     /// Requests that wait for the configuration under way.
     pub(super) deferred: Vec<Deferred>,
     /// Libraries that are loaded and wait for the commit of their group.
-    pub(super) loaded: HashMap<LibraryId, Loaded>,
+    pub(in crate::worker) loaded: HashMap<LibraryId, Loaded>,
+    /// Steps that the prepare thread has not answered yet.
+    pub(super) owed: OwedAnswers,
     /// Builds to commit between two passes. Each group is one commit.
     pub(super) commits: Vec<Vec<(LibraryId, Build)>>,
     /// Ledger lines of commits that are not reported yet, by library. 0: none was added.
@@ -109,10 +110,12 @@ impl ReloadDriver {
                         Some(config) => Job::Propose(id, config.clone()),
                         None => Job::Withdraw(id),
                     });
+                    self.owed.note(id, OwedStep::Stage);
                     shell.threads.prepare.send(Job::Stage(id, path));
                 }
                 Step::Try(id) => {
                     let snapshot = snapshot_for(shell, id).map(Box::new);
+                    self.owed.note(id, OwedStep::Try(snapshot.as_ref().map(|s| s.live.epoch)));
                     shell.threads.prepare.send(Job::Try(id, snapshot, self.against_of(shell, id)));
                 }
                 Step::Load(all) => self.begin_load(shell, &all),
@@ -120,6 +123,18 @@ impl ReloadDriver {
                 Step::Discard(id) => self.discard(shell, id),
                 Step::Report(id, request, report) => self.report(shell, id, &request, *report),
             }
+        }
+    }
+
+    /// Handles the end of staging.
+    pub(in crate::worker) fn staged(
+        &mut self,
+        shell: &mut Shell,
+        id: LibraryId,
+        result: Result<String, String>,
+    ) {
+        if self.owed.answered(id) {
+            self.handle(shell, Event::Staged(id, result));
         }
     }
 
@@ -132,6 +147,19 @@ impl ReloadDriver {
     /// invalidated meanwhile (limit `pin_bytes_max`), the rehearsal counts as failed: it may have
     /// read blocks that were overwritten.
     pub(in crate::worker) fn tried(
+        &mut self,
+        shell: &mut Shell,
+        id: LibraryId,
+        epoch: Option<u64>,
+        result: Result<Candidate, String>,
+    ) {
+        if self.owed.answered(id) {
+            self.end_trial(shell, id, epoch, result);
+        }
+    }
+
+    /// Hands the end of a trial to the core.
+    pub(super) fn end_trial(
         &mut self,
         shell: &mut Shell,
         id: LibraryId,
@@ -155,6 +183,14 @@ impl ReloadDriver {
         id: LibraryId,
         result: Result<Loaded, String>,
     ) {
+        if !self.owed.answered(id) {
+            return drop_late(shell, result);
+        }
+        self.end_load(shell, id, result);
+    }
+
+    /// Hands the end of a load to the core.
+    pub(super) fn end_load(&mut self, shell: &mut Shell, id: LibraryId, result: Result<Loaded, String>) {
         // Before the event: the core may order the commit, or the discard, of this code at once.
         let result = result.map_err(|why| refusal(shell, why)).map(|loaded| {
             shell.builds.count_static_tls(loaded.static_tls);
@@ -212,6 +248,7 @@ impl ReloadDriver {
             shell.ports.prepare(*first, prepared);
         }
         for id in ids {
+            self.owed.note(id, OwedStep::Load);
             shell.threads.prepare.send(Job::Load(id));
         }
     }
@@ -328,7 +365,7 @@ pub(super) fn is_configured(core: &Core, id: LibraryId) -> bool {
 
 /// The configuration that holds for a library once its reload is committed. A rollback's own
 /// settings are not part of it: they concern instances, and this concerns ports and limits.
-fn config_for(shell: &Shell, id: LibraryId) -> Arc<Config> {
+pub(super) fn config_for(shell: &Shell, id: LibraryId) -> Arc<Config> {
     let proposed = shell.config.proposed().filter(|_| is_configured(&shell.core, id));
     proposed.map_or_else(|| shell.config.get().clone(), |p| p.config.clone())
 }
@@ -351,45 +388,4 @@ fn about_to_load(shell: &mut Shell, id: LibraryId) {
         let _ = shell.builds.write(&mut shell.core, id, record);
         shell.commit();
     }
-}
-
-/// Pins an epoch that a candidate is rehearsed with; `None`: no build of its library runs, or the
-/// memory file cannot be opened again. Then the trial has no rehearsal.
-///
-/// The pin is released with the trial's answer ([`ReloadDriver::tried`]). Counts are those of now,
-/// and the epoch is the last commit's; they limit the time of the trial. O(services + tables).
-fn snapshot_for(shell: &mut Shell, id: LibraryId) -> Option<Snapshot> {
-    let core = &shell.core;
-    let library = core.reloads.libraries()[id.0].current.as_ref()?.library.clone();
-    // Sessions of a service that no build offers may become the candidate's.
-    let mine = |s: &&Service| {
-        s.build.as_ref().is_some_and(|b| b.library == library) || (s.build.is_none() && s.sessions > 0)
-    };
-    let services: Vec<_> = core.services().iter().filter(mine).collect();
-    let sessions: usize = services.iter().map(|s| s.sessions).sum();
-    // Tables of the library, and tables without an owner: the candidate may come to own those.
-    let owners = core.owners();
-    let owned_by = |t: &str| owners.get(t).map(|o| &core.services()[usize::from(o.service.0)]);
-    let tables = core.table_names().into_iter().filter(|t| owned_by(t).as_ref().is_none_or(mine));
-    let entries = tables.map(|t| (t.clone(), core.tables().counts(&t))).collect();
-    let offers = services.iter().map(|s| s.offer.clone()).collect();
-    // Before the pin: a failure behind it would leave the epoch pinned.
-    let records = shell.saver.records().ok()?;
-    let back = core.reloads.under_way(id).is_some_and(|r| matches!(r.want, Want::RollBack(_)));
-    // A rollback rehearses the way back: the build that runs downgrades what the earlier one reads.
-    let serving = shell.builds.get(id).map(|r| (r.current.copy.clone(), r.current.entry.clone()));
-    let limits = config_for(shell, id).all_limits();
-    let newer = serving.clone().filter(|_| back);
-    let live = LiveState {
-        epoch: shell.core.pin(),
-        limits: limits.host,
-        service_limits: limits.services,
-        offers,
-        newer,
-        serving,
-        sessions: sessions as u64,
-        entries,
-        dropped: shell.core.tables().dropped(),
-    };
-    Some(Snapshot { records, live })
 }

@@ -57,6 +57,7 @@ impl ReloadDriver {
         for all in std::mem::take(&mut self.commits) {
             self.commit(shell, probations, all);
         }
+        self.end_held(shell);
         if shell.keeper.may_recycle()
             && !shell.core.reloads.is_busy()
             && let Some(why) = shell.builds.is_full(shell.config.limits())

@@ -10,12 +10,14 @@
 //! | `config_in_force` | The configuration in force, and the one being committed. |
 //! | `configure` | Puts a proposed configuration in force, or refuses it. |
 //! | `held_files` | The content of files in settings, as the store has it. |
+//! | `held_thread` | Ends reloads that wait for code of authors without end. |
 //! | `ports` | Ports that listen, and ports being opened for a reload. |
 //! | `probation` | Ends probations and rolls back. |
 //! | `proposals` | Configurations that wait for their turn. |
 //! | `requests` | Turns a wish for a reload into requests. |
 //! | `roll_back` | Records and reports that the previous build is back in charge. |
 //! | `running_build` | A build, and what a process loads it from. |
+//! | `snapshot` | Pins the live data that a candidate is rehearsed with. |
 //! | `wanted_ports` | Endpoints of a configuration, and the held ports that are theirs. |
 
 pub(super) mod build_records;
@@ -26,10 +28,12 @@ mod commit;
 pub(super) mod config_in_force;
 mod configure;
 mod held_files;
+mod held_thread;
 pub(super) mod ports;
 pub(super) mod probation;
 pub(super) mod proposals;
 mod requests;
 pub(super) mod roll_back;
 pub(super) mod running_build;
+mod snapshot;
 mod wanted_ports;

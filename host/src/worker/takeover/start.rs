@@ -29,6 +29,7 @@ use crate::job_threads::JobThreads;
 use crate::memory::board::Board;
 use crate::memory::input::Pool;
 use crate::memory::records::Region;
+use crate::plugin::authors_code::AuthorsCode;
 use crate::plugin::prepare::{self, Job};
 use crate::plugin::stage::Copies;
 use crate::protocol::keeper::{Hello, TOO_FEW_FILES, ToKeeper, ToWorker};
@@ -130,6 +131,7 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
     hear(&mut worker, announced);
     if let Err(why) = begin(&mut worker, &hello, &survivors, handed_over) {
         worker.shell.keeper.send(&ToKeeper::CantStart(why.clone()));
+        worker.leave();
         return Err(why);
     }
     hear(&mut worker, early);
@@ -252,8 +254,9 @@ fn assemble(
     let config = Arc::new(hello.config.clone());
     let copies = Copies::new(hello.copies.clone(), hello.host_number, hello.incarnation);
     let done = inbox.mailbox(Message::Prepare);
-    let orders = prepare::start(config.clone(), copies, board, move |step| _ = done.post(step));
-    let prepare = PrepareThread::new(orders.map_err(failed)?);
+    let code = AuthorsCode::default();
+    let orders = prepare::start(config.clone(), copies, board, code.clone(), move |step| _ = done.post(step));
+    let prepare = PrepareThread::new(orders.map_err(failed)?, code);
     let keeper = KeeperLink::new(link, hello, sockets.registry()).map_err(failed)?;
     let save_every_s = hello.config.save.every_s;
     let saver = Saver::new(hello.save.clone(), save_every_s, files.region, inbox.mailbox(Message::Save));
