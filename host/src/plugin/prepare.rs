@@ -106,7 +106,8 @@ pub struct Loaded {
 }
 
 /// Starts the thread. It ends when the sender is dropped. Calls `done` on the thread with each
-/// answer. `code` shows which code of authors runs there. Fails if the system has no thread to give.
+/// answer. `code` shows which code of authors runs there. Fails if the system has no thread to
+/// give.
 pub fn start(
     config: Arc<Config>,
     copies: Copies,

@@ -202,8 +202,8 @@ impl Shell {
     }
 
     /// Time that the poll may sleep; `None`: without limit. The next of these ends the sleep: a
-    /// connection to read again, the core's next deadline, the end of the worker, a save, a look at a
-    /// reload. Clocks are read only for what waits.
+    /// connection to read again, the core's next deadline, the end of the worker, a save, a look at
+    /// a reload. Clocks are read only for what waits.
     pub(super) fn sleep_max(&self) -> Option<Duration> {
         if self.sockets.reads_again() || self.datagrams.read_again() || self.keeper.has_rest {
             return Some(Duration::ZERO);

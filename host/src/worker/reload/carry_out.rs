@@ -29,7 +29,7 @@ use crate::plugin::prepare::{Against, Job, Loaded};
 use crate::protocol::admin::FRESH_WORKER;
 use crate::worker::ledger::requester;
 use crate::worker::reload::configure::refuse_proposed;
-use crate::worker::reload::held_thread::{OwedAnswers, OwedStep, drop_late};
+use crate::worker::reload::owed_answers::{OwedAnswers, OwedStep};
 use crate::worker::reload::ports::{Opening, PreparedPorts};
 use crate::worker::reload::snapshot::snapshot_for;
 use crate::worker::shell::Shell;
@@ -114,7 +114,7 @@ impl ReloadDriver {
                     shell.threads.prepare.send(Job::Stage(id, path));
                 }
                 Step::Try(id) => {
-                    let snapshot = snapshot_for(shell, id).map(Box::new);
+                    let snapshot = snapshot_for(shell, id, config_for(shell, id).all_limits()).map(Box::new);
                     self.owed.note(id, OwedStep::Try(snapshot.as_ref().map(|s| s.live.epoch)));
                     shell.threads.prepare.send(Job::Try(id, snapshot, self.against_of(shell, id)));
                 }
@@ -184,7 +184,11 @@ impl ReloadDriver {
         result: Result<Loaded, String>,
     ) {
         if !self.owed.answered(id) {
-            return drop_late(shell, result);
+            // Its reload was refused.
+            if let Ok(Loaded { code, copy, .. }) = result {
+                shell.threads.prepare.send(Job::Drop(Box::new(code), vec![copy]));
+            }
+            return;
         }
         self.end_load(shell, id, result);
     }
@@ -365,7 +369,7 @@ pub(super) fn is_configured(core: &Core, id: LibraryId) -> bool {
 
 /// The configuration that holds for a library once its reload is committed. A rollback's own
 /// settings are not part of it: they concern instances, and this concerns ports and limits.
-pub(super) fn config_for(shell: &Shell, id: LibraryId) -> Arc<Config> {
+fn config_for(shell: &Shell, id: LibraryId) -> Arc<Config> {
     let proposed = shell.config.proposed().filter(|_| is_configured(&shell.core, id));
     proposed.map_or_else(|| shell.config.get().clone(), |p| p.config.clone())
 }

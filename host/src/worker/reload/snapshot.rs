@@ -2,8 +2,8 @@
 
 use crate::plugin::live::LiveState;
 use crate::plugin::trial::Snapshot;
-use crate::worker::reload::carry_out::config_for;
 use crate::worker::shell::Shell;
+use greenroom_core::limits::per_service::AllLimits;
 use greenroom_core::reload::request::{LibraryId, Want};
 use greenroom_core::service::registry::Service;
 
@@ -12,7 +12,7 @@ use greenroom_core::service::registry::Service;
 ///
 /// The pin is released with the trial's answer ([`ReloadDriver::tried`]). Counts are those of now,
 /// and the epoch is the last commit's; they limit the time of the trial. O(services + tables).
-pub(super) fn snapshot_for(shell: &mut Shell, id: LibraryId) -> Option<Snapshot> {
+pub(super) fn snapshot_for(shell: &mut Shell, id: LibraryId, limits: AllLimits) -> Option<Snapshot> {
     let core = &shell.core;
     let library = core.reloads.libraries()[id.0].current.as_ref()?.library.clone();
     // Sessions of a service that no build offers may become the candidate's.
@@ -32,7 +32,6 @@ pub(super) fn snapshot_for(shell: &mut Shell, id: LibraryId) -> Option<Snapshot>
     let back = core.reloads.under_way(id).is_some_and(|r| matches!(r.want, Want::RollBack(_)));
     // A rollback rehearses the way back: the build that runs downgrades what the earlier one reads.
     let serving = shell.builds.get(id).map(|r| (r.current.copy.clone(), r.current.entry.clone()));
-    let limits = config_for(shell, id).all_limits();
     let newer = serving.clone().filter(|_| back);
     let live = LiveState {
         epoch: shell.core.pin(),
