@@ -4,10 +4,11 @@
 //! directory, a file of another program. A link stays, and the file that it leads to is replaced.
 //! The host that saves to a file holds a lock beside it.
 
-use rustix::fs::{Access, OFlags, access};
-use std::fs::{DirBuilder, File, OpenOptions};
+use crate::sys::regular_file;
+use rustix::fs::{Access, access};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Beginning of every first line. A file without it is somebody else's.
@@ -62,10 +63,9 @@ pub fn lock_path(file: &Path) -> PathBuf {
 
 /// Opens a saved file; `None`: there is none. The error tells what to do.
 pub fn open(path: &Path) -> Result<Option<File>, String> {
-    let nonblocking = OFlags::NONBLOCK.bits() as i32;
-    let file = match OpenOptions::new().read(true).custom_flags(nonblocking).open(path) {
+    match regular_file::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return match std::fs::read_link(path) {
+            match std::fs::read_link(path) {
                 Err(_) => Ok(None),
                 // A disk that is not mounted would look like a first start.
                 Ok(to) => Err(format!(
@@ -73,13 +73,9 @@ pub fn open(path: &Path) -> Result<Option<File>, String> {
                     path.display(),
                     to.display()
                 )),
-            };
+            }
         }
-        opened => opened.map_err(|e| format!("{} can't be read: {e}", path.display()))?,
-    };
-    match file.metadata() {
-        Ok(of) if of.is_file() => Ok(Some(file)),
-        Ok(_) => Err(format!("{} can't be read: it is not a file", path.display())),
+        Ok((file, _)) => Ok(Some(file)),
         Err(e) => Err(format!("{} can't be read: {e}", path.display())),
     }
 }

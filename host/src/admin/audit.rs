@@ -19,7 +19,9 @@
 use crate::admin::text::operator;
 use crate::admin::time::rfc3339;
 use crate::clock::unix_ms;
+use crate::printable;
 use crate::protocol::admin::AdminCommand;
+use crate::sys::regular_file;
 use crate::sys::user;
 use greenroom_core::reload::request::Requester;
 use rustix::fs::{Access, access};
@@ -135,19 +137,15 @@ fn short(value: Value) -> Value {
 
 /// Writes a line at the end of the file, which is made with mode 0600.
 fn append(path: &Path, line: &AuditLine) -> io::Result<()> {
-    let mut text = serde_json::to_vec(line)?;
-    text.push(b'\n');
-    open(path)?.write_all(&text)
+    let text = serde_json::to_string(line)? + "\n";
+    open(path)?.write_all(printable::json(&text).as_bytes())
 }
 
 /// Opens the file to append. Waits for no reader of a FIFO: such a path is refused.
 fn open(path: &Path) -> io::Result<File> {
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let file = File::options().create(true).append(true).mode(0o600).custom_flags(nonblocking).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is not a file")),
-    }
+    let options = &mut File::options();
+    options.create(true).append(true).mode(0o600);
+    regular_file::open_with(path, options, rustix::fs::OFlags::empty()).map(|(file, _)| file)
 }
 
 /// Checks that lines can be written, and makes the file. The error names key and path.
@@ -206,7 +204,7 @@ mod tests {
         assert!(check(Some(&path)).is_ok());
         let by = Requester::Operator { uid: 0, pid: 7 };
         let set = AdminCommand::Set { session: 3, fields: vec![("a\nb".into(), json!(1))] };
-        AuditLine::of("done", &set, by).with(json!({"a": 0}), json!({"a": 1})).write(Some(&path));
+        AuditLine::of("done", &set, by).with(json!({"a": 0}), json!({"a": "\u{202e}1"})).write(Some(&path));
         AuditLine::of("denied", &AdminCommand::Undo, by).because("no").write(Some(&path));
         // Moved away, as when it is rotated.
         std::fs::rename(&path, dir.path().join("audit.1")).unwrap();
@@ -216,7 +214,9 @@ mod tests {
         let old = lines(&dir.path().join("audit.1"));
         assert_eq!(old[0]["by"], json!({"uid": 0, "user": "root", "pid": 7}));
         assert_eq!(old[0]["request"], json!({"session": 3, "fields": [["a\nb", 1]]}));
-        assert_eq!((&old[0]["before"]["a"], &old[0]["after"]["a"]), (&json!(0), &json!(1)));
+        assert_eq!((&old[0]["before"]["a"], &old[0]["after"]["a"]), (&json!(0), &json!("\u{202e}1")));
+        // A terminal would turn the rest of the line round.
+        assert!(!std::fs::read_to_string(dir.path().join("audit.1")).unwrap().contains('\u{202e}'));
         assert_eq!((&old[1]["command"], &old[1]["reason"]), (&json!("undo"), &json!("no")));
         let new = lines(&path);
         assert_eq!(new[0]["before"], json!({"left_out_bytes": 20_002}));

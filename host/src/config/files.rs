@@ -6,12 +6,11 @@
 
 use crate::config::file_contents::FileContents;
 use crate::config::{Config, is_text};
+use crate::sys::regular_file;
 use greenroom_state::settings_file::{FILES_BYTES_MAX, READ_FILE, SHA256, SettingsFile};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -110,12 +109,10 @@ fn collect(table: &Table, all: &mut BTreeSet<PathBuf>) {
 fn read(path: &Path, left: &mut usize) -> Result<SettingsFile, String> {
     let at = path.display();
     is_text(path)?;
-    let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let open = OpenOptions::new().read(true).custom_flags(nonblock).open(path);
-    let file = open.map_err(|e| format!("{at} can't be opened: {e}"))?;
-    if !file.metadata().is_ok_and(|m| m.is_file()) {
-        return Err(format!("{at} is not a file"));
-    }
+    let (file, _) = regular_file::open(path).map_err(|e| match e.kind() {
+        ErrorKind::Other => format!("{at} is not a file"),
+        _ => format!("{at} can't be opened: {e}"),
+    })?;
     let mut bytes = Vec::new();
     // One byte more shows that the file is longer.
     let read = file.take(*left as u64 + 1).read_to_end(&mut bytes);

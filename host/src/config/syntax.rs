@@ -1,9 +1,8 @@
 //! Text of a configuration, and errors of TOML, as one line each: logs and answers to commands have
 //! no pictures.
 
-use std::fs::OpenOptions;
+use crate::sys::regular_file;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Most bytes of a configuration. A device would have no end.
@@ -14,11 +13,7 @@ const SHOWN_MAX: usize = 60;
 
 /// Reads the file. Never waits for the writer of a FIFO.
 pub(super) fn text_of(path: &Path) -> io::Result<String> {
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
+    let (file, _) = regular_file::open(path)?;
     let mut text = String::new();
     match file.take(TEXT_BYTES_MAX + 1).read_to_string(&mut text)? as u64 {
         0..=TEXT_BYTES_MAX => Ok(text),

@@ -19,9 +19,9 @@ use crate::config::trust::Trust;
 use crate::keeper::spawn::Process;
 use crate::protocol::keeper::{ToKeeper, ToWorker};
 use crate::protocol::link::Link;
+use crate::sys::regular_file;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -73,16 +73,7 @@ impl UpgradeUnderWay {
 /// The checks are of the open file, so the file that is checked is the one that runs. If the
 /// kernel cannot run its format, the trial cannot be started.
 pub(super) fn open_binary(path: &Path, trust: &Trust) -> Result<File, String> {
-    // Nonblocking: a FIFO would block the open.
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
-        .open(path)
-        .map_err(|e: io::Error| e.to_string())?;
-    let meta = file.metadata().map_err(|e| e.to_string())?;
-    if !meta.is_file() {
-        return Err("it is not a file".into());
-    }
+    let (file, meta) = regular_file::open(path).map_err(|e| e.to_string())?;
     if meta.mode() & 0o111 == 0 {
         return Err("it is not executable".into());
     }

@@ -11,6 +11,7 @@
 
 use crate::observe::http::{Request, Response};
 use crate::protocol::observer::ObserverSettings;
+use crate::sys::regular_file;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use std::fs::{File, OpenOptions};
@@ -126,13 +127,7 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
 /// Reads the token in a file. The error names the file.
 pub fn read_token(path: &Path) -> Result<String, String> {
     let failed = |e: io::Error| format!("{}: {e}", path.display());
-    // Nonblocking: a FIFO would wait for its writer.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(failed)?;
-    let meta = file.metadata().map_err(failed)?;
-    if !meta.is_file() {
-        return Err(format!("{}: it is not a file", path.display()));
-    }
+    let (file, meta) = regular_file::open(path).map_err(failed)?;
     if meta.mode() & 0o007 != 0 {
         let mode = meta.mode() & 0o777;
         return Err(format!("{}: others may read the token (mode {mode:o}); chmod 600 it", path.display()));

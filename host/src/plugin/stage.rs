@@ -15,6 +15,7 @@ use crate::config::trust::Trust;
 use crate::plugin::lookups::links_on_the_way;
 use crate::runtime_dir::copies_lock::copied_by;
 use crate::runtime_dir::make_anew;
+use crate::sys::regular_file;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -66,13 +67,9 @@ pub fn read(path: &Path, trust: &Trust) -> Result<Content, String> {
 /// Hash of what a file holds now, as [`Content::hash`]. Reads in pieces, and waits for nobody. An
 /// error says why it can't be read, without the path.
 pub fn hash_of(path: &Path) -> Result<String, String> {
-    let mut file = open(path).map_err(|e| e.to_string())?;
-    let kind = file.metadata().map_err(|e| e.to_string())?;
-    if !kind.is_file() {
-        return Err("it is not a file".into());
-    }
-    if kind.len() > BYTES_MAX {
-        return Err(format!("it has {} bytes; the largest library is {BYTES_MAX}", kind.len()));
+    let (mut file, meta) = regular_file::open(path).map_err(|e| e.to_string())?;
+    if meta.len() > BYTES_MAX {
+        return Err(format!("it has {} bytes; the largest library is {BYTES_MAX}", meta.len()));
     }
     let (mut hash, mut piece) = (Sha256::new(), vec![0; 1 << 16]);
     loop {

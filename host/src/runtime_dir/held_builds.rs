@@ -11,6 +11,7 @@
 
 use crate::runtime_dir::lock_file::names;
 use crate::runtime_dir::make_anew;
+use crate::sys::regular_file;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -170,12 +171,8 @@ fn held(path: &Path) -> io::Result<(File, Mark)> {
 
 /// Opens a copy to hold it. Fails if it is anything but a file. Never blocks: a FIFO would.
 fn open(path: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOFOLLOW;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is not a file")),
-    }
+    regular_file::open_with(path, OpenOptions::new().read(true), rustix::fs::OFlags::NOFOLLOW)
+        .map(|(file, _)| file)
 }
 
 /// Writes a held content to a path that does not exist, with a private copy's mode.

@@ -6,6 +6,7 @@
 //! A lock counts only while its path names the locked file: a file that was deleted keeps its lock,
 //! and a second host would lock another file of the same name.
 
+use crate::sys::regular_file;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use std::fmt::{self, Display, Formatter};
 use std::fs::{File, OpenOptions};
@@ -50,17 +51,13 @@ impl LockFile {
         for _ in 0..TRIES_MAX {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            // A link's target is another's file, and a FIFO would wait for its reader.
-            options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
-            let mut file = match options.open(&path) {
+            // A link's target is another's file.
+            let (mut file, _) = match regular_file::open_with(&path, &mut options, OFlags::NOFOLLOW) {
                 Err(e) if std::fs::symlink_metadata(&path).is_ok_and(|at| at.is_symlink()) => {
                     return Err(failed("can't be opened: it is a link, which is not followed", &e));
                 }
                 opened => opened.map_err(|e| failed("can't be opened", &e))?,
             };
-            if !file.metadata().is_ok_and(|of| of.is_file()) {
-                return Err(failed("can't be used", &"it is not a file"));
-            }
             // Not blocking: an operator who starts a second host wants an answer, not a queue.
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
                 // The pid is only for the message. A host that has just taken the lock may not have

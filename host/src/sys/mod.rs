@@ -16,6 +16,7 @@ pub mod mapping;
 pub mod peer;
 #[allow(unsafe_code)]
 pub mod process_state;
+pub mod regular_file;
 #[allow(unsafe_code)]
 pub mod stack;
 #[allow(unsafe_code)]
