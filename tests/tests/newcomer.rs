@@ -462,6 +462,23 @@ fn mishaps_at_the_desk_are_told_and_the_build_before_serves_on() {
 }
 
 #[test]
+fn a_refusal_at_the_start_is_said_once() {
+    let dir = tempfile::tempdir().expect("an empty folder");
+    let name = "newcomer_refused";
+    assert!(new(dir.path(), &[name, "--kind", "c"]).status.success());
+    let home = dir.path().join(name);
+    let source = home.join("handler.c");
+    let text = fs::read_to_string(&source).expect("the source");
+    assert!(text.contains("if (config.len != 2) {"), "{text}");
+    fs::write(&source, text.replace("if (config.len != 2) {", "if (config.len) {")).expect("an edit");
+    let dev = Dev::start(&home, &format!("{name}=127.0.0.1:0"));
+    dev.wait("nothing serves; change what is wrong");
+    assert_eq!(dev.said().matches("newcomer_refused has no settings").count(), 1, "{}", dev.said());
+    fs::write(&source, text).expect("mended");
+    assert_eq!(lines(dev.addr())("good day"), "1: good day");
+}
+
+#[test]
 fn a_name_that_will_not_do_leaves_nothing_behind() {
     let dir = tempfile::tempdir().expect("an empty folder");
     fs::create_dir(dir.path().join("there")).expect("a folder");

@@ -366,13 +366,16 @@ impl Dev {
         });
     }
 
-    /// Shows a line of the host's log. A host that ends because an address is taken says so in
-    /// several lines: the last one is shown, with a way out.
+    /// Shows a line of the host's log. A host that cannot start says why in several lines: the last
+    /// one is shown, with a way out.
     fn show(&self, line: &str) {
         let own = operator(rustix::process::geteuid().as_raw(), std::process::id() as i32);
         let starts = self.host.as_ref().is_some_and(|host| !host.serves);
         let is_taken = starts && line.contains("Address already in use");
-        if is_taken && !line.starts_with("greenroom: ") {
+        // The last line says it again.
+        let is_repeated =
+            line.ends_with(" by=start") || line.contains("last output of the worker: greenroom: ");
+        if !line.starts_with("greenroom: ") && (is_taken || starts && is_repeated) {
             return;
         }
         self.colours.log(line, &own);
