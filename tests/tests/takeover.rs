@@ -1,8 +1,9 @@
 //! Successors find peers in every state, no worker at all, another binary, many generations.
 
 use greenroom_tests::client::Client;
-use greenroom_tests::fixture::{Fixture, compile_c, tally_source};
+use greenroom_tests::fixture::{Fixture, compile_c, nicks_build, tally_source};
 use greenroom_tests::host::Host;
+use greenroom_tests::mishaps::limit;
 use greenroom_tests::{built, wait_for};
 use serde_json::Value;
 use std::path::Path;
@@ -378,4 +379,58 @@ fn destructors_of_handlers_hold_up_neither_an_upgrade_nor_a_stop() {
         assert_eq!(host.wait(), Some(0), "{does}");
         assert_eq!(host.log().matches(" the worker died").count(), 1, "{does}: the one that was killed");
     }
+}
+
+/// Nobody can flush the sessions, and the tables are saved all the same.
+#[test]
+fn a_host_that_stops_without_a_worker_saves_its_tables() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (save, config) = (dir.path().join("tables"), dir.path().join("greenroom.toml"));
+    std::fs::write(&config, format!("[save]\nfile = {save:?}\nevery_s = 0\n")).expect("a configuration");
+    let library = nicks_build("alone_nicks");
+    let serve = || {
+        Host::serve_with(&["chat"], &[&library], |host| {
+            host.arg("--config").arg(&config);
+        })
+    };
+    let mut host = serve();
+    let mut client = Client::connect(host.addr("chat"));
+    client.line();
+    let before = client.ask("ann");
+    let copies = host.runtime().join("copies");
+    std::fs::remove_dir_all(&copies).expect("a directory less");
+    std::fs::write(&copies, "in the way").expect("a file");
+    signal(worker(&host), libc::SIGKILL);
+    host.wait_log("no worker serves; all is kept");
+
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(1));
+    host.wait_log("stopped; the tables are saved, and nothing was flushed: ");
+    drop(host);
+    std::fs::read(&save).expect("the saved file");
+    let host = serve();
+    let dump = host.json(&["state", "dump"]);
+    assert_eq!(dump["tables"]["chat-nicks"].as_array().map(Vec::len), Some(1), "{before}: {dump}");
+}
+
+/// A peer that has sent its last line still waits for the answer.
+#[test]
+fn a_short_lack_of_descriptors_costs_no_peer_that_has_said_all() {
+    let fixture = Fixture::new("lacked", &tally_source("lacked", "one"));
+    let host = Host::serve(&["lacked"], &[&fixture.build()]);
+    let mut client = Client::connect(host.addr("lacked"));
+    assert_eq!(client.ask("hello"), "one 1 hello");
+    let pid = worker(&host);
+    signal(pid, libc::SIGSTOP);
+    client.send("last words\n");
+    client.shutdown();
+
+    let keeper = host.pid() as i32;
+    let before = limit(keeper, libc::RLIMIT_NOFILE, 3).expect("a keeper");
+    signal(pid, libc::SIGKILL);
+    host.wait_log("tried again in 100ms: ");
+    limit(keeper, libc::RLIMIT_NOFILE, before).expect("a keeper");
+
+    assert_eq!(client.line().as_deref(), Some("one 2 last words"));
+    assert_eq!(client.line(), None);
 }

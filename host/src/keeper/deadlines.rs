@@ -36,7 +36,7 @@ impl Keeper {
             caller.refuse(&why, self.audit());
         }
         // A start that hangs would leave all connections waiting. The kill is reaped like a death.
-        if self.worker.is_overdue(now) {
+        if self.worker.is_overdue(now) && !self.stop.saves_alone() {
             tracing::error!("the worker is not ready after {START_MAX:?}; it is replaced");
             self.worker.kill();
         }

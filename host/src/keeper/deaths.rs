@@ -165,6 +165,11 @@ impl Deaths {
         self.gap_since.get_or_insert_with(Instant::now);
     }
 
+    /// Time since a process served last; zero while one serves.
+    pub(super) fn gap(&self) -> Duration {
+        self.gap_since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Notes that a process serves. Returns the time without a worker, if there was a worker
     /// before.
     pub(super) fn successor_serves(&mut self) -> Option<Duration> {

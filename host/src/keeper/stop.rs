@@ -9,7 +9,8 @@
 //!
 //! The deadline covers flushing. Once the worker saves, each part that reaches the disk moves it,
 //! so a slow disk is no failure. The first worker that does not end by the deadline is killed, and
-//! a successor flushes and saves in its place.
+//! a successor flushes and saves in its place. If no worker can start, a process that loads no
+//! library saves, and nothing is flushed.
 //!
 //! A request and a noted failure are independent. A noted failure is forgotten only by `end_well`:
 //! a successor may still flush and save all.
@@ -31,6 +32,8 @@ pub(super) struct Stop {
     saving: bool,
     /// A worker that did not end was killed, and a successor is to flush and save.
     tried_again: bool,
+    /// Reason why no worker can start: a process that only saves takes its place.
+    alone: Option<String>,
     /// The loop ends now.
     over: bool,
 }
@@ -80,6 +83,34 @@ impl Stop {
             (self.by, self.saving) = (Some(by), false);
         }
         may
+    }
+
+    /// Leaves the save to a process that does nothing else, as no worker can start for this reason.
+    /// False: that was done before.
+    pub(super) fn save_alone(&mut self, reason: &str, by: Instant) -> bool {
+        let may = self.alone.is_none();
+        if may {
+            self.alone = Some(reason.to_owned());
+            (self.by, self.saving) = (Some(by), true);
+        }
+        may
+    }
+
+    /// Whether a process that only saves takes the place of a worker.
+    pub(super) fn saves_alone(&self) -> bool {
+        self.alone.is_some()
+    }
+
+    /// Ends the loop behind the end of a process that only saves. False: there was none.
+    pub(super) fn end_alone(&mut self, ended_well: bool) -> bool {
+        let Some(reason) = self.alone.take() else { return false };
+        let why = match self.unsaved.take() {
+            None if ended_well => format!("stopped; the tables are saved, and nothing was flushed: {reason}"),
+            None => format!("stopped, and nothing was flushed or saved: {reason}"),
+            Some(why) => format!("stopped, and nothing was flushed: {reason}; {why}"),
+        };
+        self.fail(why);
+        true
     }
 
     /// Whether the loop ends now.

@@ -10,7 +10,7 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 impl Keeper {
     /// Handles a signal to stop. The worker flushes and saves, and ends. On a second signal the
     /// worker ends at once; one that hangs is killed, and its successor saves. If no worker could
-    /// be told by then, the host ends, and nothing is saved.
+    /// be told by then, the host ends, and nothing is saved, unless a process that only saves runs.
     pub(super) fn stop(&mut self, signal: i32) {
         let again = self.stop.is_requested();
         if !again {
@@ -30,7 +30,7 @@ impl Keeper {
         if !told && self.worker.has_served() && !again {
             tracing::warn!(connections = self.acceptor.connections(), "told to stop while no worker serves");
         }
-        if again && !self.worker.is_told_to_stop() {
+        if again && !self.worker.is_told_to_stop() && !self.stop.saves_alone() {
             self.stop.fail("stopped while no worker served: nothing was flushed or saved".into());
             self.worker.kill();
         }
@@ -77,7 +77,7 @@ impl Keeper {
     }
 
     /// Time that a worker has to flush, and to begin its save.
-    fn stop_wait(&self) -> Duration {
+    pub(super) fn stop_wait(&self) -> Duration {
         Duration::from_millis(self.options.config.limits.stop_ms) + STOP_GRACE
     }
 }

@@ -9,6 +9,7 @@
 //! | with success, after it was told to stop | the host ends well |
 //! | before any process served, with a reason | the host ends with that reason |
 //! | with a reason why it cannot serve | the next start, after a pause |
+//! | the same, in a stop | a process that only saves |
 //! | in a turn, by its own doing | a note against action and generation; the next start, at once |
 //! | in a turn, by a kill from outside | a note against the action; the next start, as below |
 //! | in its start, or by its own doing within 200 ms of serving | the next start, after a pause |
@@ -33,12 +34,17 @@ use crate::sys::descriptors::are_used_up;
 use greenroom_core::effects::action_name::action_name;
 use greenroom_core::ids::public_number;
 use greenroom_core::recovery::crashes::Death;
+use std::collections::VecDeque;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Pauses, the first of zero, between starts of a host that never served. The next failed start
 /// ends the host, which has no sessions to keep.
 const FIRST_STARTS_MAX: u32 = 3;
+
+/// Time without a worker after which connections are released for lack of descriptors. A lack is
+/// often short: another process of the same user takes them, or a limit is lowered for a moment.
+const LACK_MAX: Duration = Duration::from_secs(2);
 
 /// Whether a message counts although its sender has ended.
 fn is_last_word(message: &ToKeeper) -> bool {
@@ -76,11 +82,11 @@ impl Keeper {
         }
     }
 
-    /// Releases the connections whose peers have left, for lack of descriptors at the second start
-    /// in a row. Their sessions end when a worker finds no connection for them. Without a lack they
-    /// are the worker's to end, as such a peer may still read.
+    /// Releases the connections whose peers have left, if descriptors have been lacking for
+    /// [`LACK_MAX`]. Their sessions end when a worker finds no connection for them. Until then they
+    /// are the worker's to end: a peer that has ended its own direction may wait for answers.
     fn release_left(&mut self) {
-        if self.worker.deaths().failures() == 0 {
+        if self.worker.deaths().failures() == 0 || self.worker.deaths().gap() < LACK_MAX {
             return;
         }
         let released = self.acceptor.drop_left();
@@ -107,7 +113,8 @@ impl Keeper {
         // The process is fresh.
         self.recycle_later = None;
         let hello = self.hello(None);
-        self.worker.begin(self.poll.registry(), spawned, &hello, self.acceptor.keys())
+        let keys = if hello.only_saves { VecDeque::new() } else { self.acceptor.keys() };
+        self.worker.begin(self.poll.registry(), spawned, &hello, keys)
     }
 
     /// Makes the first message for a process. `trial`: the epoch that a trial reads. Reads the
@@ -140,6 +147,7 @@ impl Keeper {
             gives_up: true,
             hears_failures: true,
             starts_tls: true,
+            only_saves: self.stop.saves_alone(),
         }
     }
 
@@ -184,6 +192,9 @@ impl Keeper {
         let Some(status) = self.worker.exit_status() else { return };
         self.hear_last_words();
         let ended = self.worker.bury(self.poll.registry(), status);
+        if self.stop.end_alone(status.success()) {
+            return;
+        }
         let handed_over = ended.handed_over();
         self.worker.deaths_mut().note_end(&ended);
         // A process that hands over may end before it reads that it is to stop: then nothing is
@@ -214,6 +225,8 @@ impl Keeper {
             self.stop.note_failure(format!("the worker was ended before its sessions were flushed: {why}"));
             if by <= Instant::now() || !self.worker.has_served() {
                 self.stop.end();
+            } else if self.worker.deaths_mut().count(&ended, own) {
+                self.cannot_start(why);
             }
             return;
         }
@@ -302,6 +315,10 @@ impl Keeper {
             return self.stop.fail(format!("no worker could be started: {reason}"));
         }
         if self.stop.is_requested() {
+            if self.worker.has_served() && self.stop.save_alone(&reason, Instant::now() + self.stop_wait()) {
+                tracing::error!("no worker can flush the sessions, and a process saves the tables: {reason}");
+                return self.worker.retry_at_once(reason);
+            }
             return self.stop.fail(format!("stopped, and nothing was flushed or saved: {reason}"));
         }
         if self.fall_back(&reason) {

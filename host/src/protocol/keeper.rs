@@ -289,6 +289,10 @@ pub struct Hello {
     /// The keeper knows [`ToKeeper::ConnectTls`] and [`ToKeeper::StartTls`].
     #[serde(default)]
     pub starts_tls: bool,
+    /// No worker can start, and the host stops: save tables and ledger, and end. No connection
+    /// comes.
+    #[serde(default)]
+    pub only_saves: bool,
 }
 
 impl Hello {

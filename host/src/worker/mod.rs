@@ -125,8 +125,8 @@ impl Worker {
         ended
     }
 
-    /// Ends callers' channels, the link and the threads' orders. Handlers' destructors do not run: one
-    /// that hangs would hold up the successor, or the end of the host.
+    /// Ends callers' channels, the link and the threads' orders. Handlers' destructors do not run:
+    /// one that hangs would hold up the successor, or the end of the host.
     fn leave(self) {
         let Worker { shell, mut drivers, inbox, .. } = self;
         let Shell { core, .. } = shell;

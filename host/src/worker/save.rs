@@ -137,27 +137,9 @@ impl Saver {
     /// loop may block. The keeper hears that the save moves, and waits as long as it does. If this
     /// fails, the last save in time stays; the error is a sentence.
     pub(super) fn save_at_the_end(&self, core: &Core, keeper: &mut KeeperLink) -> Result<(), String> {
-        let (path, begun) = (&self.path, Instant::now());
-        tracing::info!("saving the tables to {}", path.display());
         // A rename under way is waited for.
         *self.is_final.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        keeper.say_saving();
-        // A save in time that is under way, or died with its worker, takes room on the disk.
-        saved_place::discard(path, MEANWHILE);
-        let written = saved_file::write(core, path, AT_THE_END, || keeper.say_saving());
-        let placed = written.and_then(|saved| {
-            saved_place::put_in_place(path, AT_THE_END)?;
-            keeper.say_saving();
-            saved_place::sync_place(path).map(|()| saved)
-        });
-        match placed {
-            Ok(s) => {
-                let (entries, time) = (s.entries, begun.elapsed());
-                tracing::info!("{entries} table entries saved to {} in {time:.1?}", path.display());
-                Ok(())
-            }
-            Err(e) => Err(format!("the tables cannot be saved to {}: {e}", path.display())),
-        }
+        save_at_the_end(core, &self.path, || keeper.say_saving())
     }
 
     /// Begins a save if one is due: a thread writes a pinned snapshot, and the loop goes on. Runs
@@ -252,4 +234,27 @@ fn place(path: &Path, is_held: &Receiver<bool>, is_final: &Mutex<bool>) -> Optio
 /// Interval of this many seconds; `None` for 0.
 fn interval(seconds: u64) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+/// Saves tables and ledger of a host that ends. No save in time may be renamed meanwhile. `moved`
+/// is called at the beginning, and whenever a part has reached the disk. The error is a sentence.
+pub(super) fn save_at_the_end(core: &Core, path: &Path, mut moved: impl FnMut()) -> Result<(), String> {
+    let begun = Instant::now();
+    tracing::info!("saving the tables to {}", path.display());
+    moved();
+    // A save in time that is under way, or died with its worker, takes room on the disk.
+    saved_place::discard(path, MEANWHILE);
+    let written = saved_file::write(core, path, AT_THE_END, &mut moved);
+    let placed = written.and_then(|saved| {
+        saved_place::put_in_place(path, AT_THE_END)?;
+        moved();
+        saved_place::sync_place(path).map(|()| saved)
+    });
+    match placed {
+        Ok(s) => {
+            let (entries, time) = (s.entries, begun.elapsed());
+            tracing::info!("{entries} table entries saved to {} in {time:.1?}", path.display());
+            Ok(())
+        }
+        Err(e) => Err(format!("the tables cannot be saved to {}: {e}", path.display())),
+    }
 }

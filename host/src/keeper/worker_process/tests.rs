@@ -46,6 +46,7 @@ fn hello() -> Hello {
         gives_up: true,
         hears_failures: true,
         starts_tls: true,
+        only_saves: false,
     }
 }
 

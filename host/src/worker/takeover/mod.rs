@@ -7,13 +7,17 @@
 //! | file | holds |
 //! |---|---|
 //! | `equip` | Gives a core its ciphers and its secret. |
+//! | `predecessor_memory` | Opens the memory files of a predecessor. |
 //! | `reconcile` | Matches connections with sessions, and finds unread input. |
+//! | `save_alone` | Saves in a host that stops and can start no worker. |
 //! | `start` | Starts a worker: fresh, or as a successor. |
 //! | `successor` | Goes on with a predecessor's builds and ports. |
 //! | `trial` | Tries whether this binary could take over. |
 
 mod equip;
+mod predecessor_memory;
 mod reconcile;
+mod save_alone;
 pub mod start;
 mod successor;
 mod trial;

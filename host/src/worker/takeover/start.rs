@@ -22,13 +22,11 @@
 
 use crate::admin::caller;
 use crate::admin::query::Answer;
-use crate::clock::now_ns;
 use crate::config::record;
 use crate::crash_points::{self, Point};
 use crate::job_threads::JobThreads;
 use crate::memory::board::Board;
 use crate::memory::input::Pool;
-use crate::memory::records::Region;
 use crate::plugin::authors_code::AuthorsCode;
 use crate::plugin::prepare::{self, Job};
 use crate::plugin::stage::Copies;
@@ -45,7 +43,9 @@ use crate::worker::reload::ports::Ports;
 use crate::worker::save::Saver;
 use crate::worker::shell::Shell;
 use crate::worker::takeover::equip::equip;
+use crate::worker::takeover::predecessor_memory::{Files, Memory, open};
 use crate::worker::takeover::reconcile::{Backlog, HandedOver, reconcile};
+use crate::worker::takeover::save_alone::save_alone;
 use crate::worker::takeover::successor;
 use crate::worker::takeover::trial::try_out;
 use crate::worker::threads::{PrepareThread, Threads};
@@ -57,8 +57,6 @@ use greenroom_core::input::Input;
 use greenroom_core::ledger::Outcome;
 use greenroom_core::recovery::rebuild::Survivor;
 use greenroom_core::reload::request::Requester;
-use greenroom_core::store::layout::{Full, memory_bytes};
-use greenroom_core::store::records::Store;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -69,25 +67,6 @@ use std::time::Instant;
 
 /// The link to the keeper, before a worker owns it.
 type KeeperSocket = Link<ToWorker, ToKeeper>;
-
-/// The memory files that a worker gets from the keeper. The keeper keeps descriptors of its own, so
-/// the content survives this process.
-struct Files {
-    /// Records.
-    region: OwnedFd,
-    /// Input that was read and not committed.
-    input: OwnedFd,
-    /// Counters.
-    board: OwnedFd,
-}
-
-/// The memory files, read and mapped.
-struct Memory {
-    /// Core of the last commit, its sessions and losses; empty for a fresh host.
-    successor: Successor,
-    input: Pool,
-    board: Board,
-}
 
 /// Serves until the keeper at the socket's other end says otherwise. The thread becomes the loop's.
 ///
@@ -105,6 +84,9 @@ pub fn serve(fd: OwnedFd, own_process: bool) -> Result<(), String> {
         let verdict = try_out(&hello, &files.region, epoch);
         link.send(&ToKeeper::Tried(verdict));
         return Ok(());
+    }
+    if hello.only_saves {
+        return save_alone(&hello, &mut link, &files);
     }
     // A trial passes no crash points: the plan is for workers that serve.
     crash_points::arm();
@@ -198,41 +180,6 @@ fn take_connections(link: &mut KeeperSocket, early: &mut Vec<ToWorker>) -> Resul
             None => return Err("the keeper is gone".into()),
         }
     }
-}
-
-/// Reads a predecessor's memory, or begins with empty memory.
-///
-/// The cost is one scan of the records. A damaged record costs only the session or entry that it
-/// belongs to; a store whose head is damaged is replaced by an empty one.
-fn open(hello: &Hello, files: &Files) -> Result<Memory, String> {
-    let failed = |what: &str, e: io::Error| format!("{what}: {e}");
-    let limits = &hello.config.limits;
-    let max = memory_bytes(limits.store_bytes_max);
-    let duplicate = || files.region.try_clone().map_err(|e| failed("the record store", e));
-    let length = rustix::fs::fstat(&files.region).map_err(|e| failed("the record store", e.into()))?.st_size;
-    let mut lost = Vec::new();
-    let mut successor = None;
-    if length > 0 {
-        let region = Region::open(duplicate()?, max).map_err(|e| failed("the record store", e))?;
-        match Store::recover(Box::new(region), limits.store_bytes_max) {
-            Ok(found) => successor = Some(Core::recover(limits.clone(), found, now_ns())),
-            Err(why) => lost.push(format!("all sessions and tables: {why}")),
-        }
-    }
-    let successor = match successor {
-        Some(successor) => successor,
-        None => {
-            // The memory holds no store, whatever else it holds. A new store needs zeros.
-            rustix::fs::ftruncate(&files.region, 0).map_err(|e| failed("the record store", e.into()))?;
-            let region = Region::open(duplicate()?, max).map_err(|e| failed("the record store", e))?;
-            let store = Store::create(Box::new(region), limits.store_bytes_max)
-                .map_err(|Full| "no memory for the record store".to_owned())?;
-            Successor { core: Core::with_store(limits.clone(), store), survivors: Vec::new(), lost }
-        }
-    };
-    let input = Pool::open(&files.input).map_err(|e| failed("the input's memory", e))?;
-    let board = Board::open(&files.board).map_err(|e| failed("the counters' memory", e))?;
-    Ok(Memory { successor, input, board })
 }
 
 /// Assembles a worker from finished parts. Connections, builds and ports are still missing. Starts
