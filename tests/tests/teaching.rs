@@ -75,6 +75,9 @@ fn errors_say_what_to_write() {
             + "const T: Table<V> = Table::new(\"t\"); #[derive(Serialize, Deserialize)] struct V { a: u8 }"),
         &["`V` has no schema"],
     );
+    let both = "fn handle(&self, turn: &mut Turn, _: greenroom_handler::Action) -> Result { Ok(()) }
+                fn message(&self, turn: &mut Turn, _: &[u8]) -> Result { Ok(()) }";
+    check(&fixture, &room(both), &["`fn message` is never called, as `fn handle` takes all actions"]);
     check(&fixture, "#[handler] struct Room;", &["`#[handler]` stands in front of an `impl Handler for …`"]);
     check(
         &fixture,

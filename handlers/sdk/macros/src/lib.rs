@@ -24,6 +24,13 @@ pub fn handler(arguments: TokenStream, item: TokenStream) -> TokenStream {
     if let Some(argument) = arguments.into_iter().next() {
         return refusal_at(argument.span(), "`#[handler]` takes no arguments");
     }
+    if let Some((place, name)) = never_called(&body) {
+        let why = format!(
+            "`fn {name}` is never called, as `fn handle` takes all actions: call it from there, or leave one of \
+             them out"
+        );
+        return refusal_at(place, &why);
+    }
     let own = tokens.iter().rev().find(|t| matches!(t, TokenTree::Ident(_)));
     let place = own.map_or_else(Span::call_site, |name| name.span().resolved_at(Span::call_site()));
     let more = left_out(&body);
@@ -63,6 +70,28 @@ fn left_out(body: &Group) -> String {
         };
     }
     more
+}
+
+/// Methods that get their actions from the `handle` that the trait provides.
+const CALLED_BY_HANDLE: [&str; 5] = ["opened", "message", "closed", "timer", "other"];
+
+/// Method that no action reaches: `handle` is written, and hands nothing on. One that names the
+/// method, or `self`, may do so in a way that is not seen here.
+fn never_called(body: &Group) -> Option<(Span, &'static str)> {
+    let items: Vec<_> = body.stream().into_iter().collect();
+    let found = |name: &str| items.windows(2).position(|p| is_word(&p[0], "fn") && is_word(&p[1], name));
+    let is_body = |t: &&TokenTree| matches!(t, TokenTree::Group(g) if g.delimiter() == Delimiter::Brace);
+    let handle = items[found("handle")?..].iter().find(is_body)?;
+    let name = CALLED_BY_HANDLE.into_iter().find(|name| found(name).is_some() && !names(handle, name))?;
+    (!names(handle, "self")).then(|| (items[found(name).unwrap_or(0) + 1].span(), name))
+}
+
+/// Whether a token is this word, or has it inside.
+fn names(token: &TokenTree, word: &str) -> bool {
+    match token {
+        TokenTree::Group(group) => group.stream().into_iter().any(|inner| names(&inner, word)),
+        other => is_word(other, word),
+    }
 }
 
 /// Whether a token is this word.
