@@ -100,8 +100,7 @@ impl Store {
     }
 
     /// Creates an empty store in fresh memory, which is all zero. Fails if the memory cannot
-    /// grow to header and directory. A creation that a death cuts off leaves memory without a
-    /// store.
+    /// grow to header and directory. A creation that a death cuts off leaves no store.
     pub fn create(mut memory: Box<dyn Memory>, bytes_max: usize) -> Result<Store, Full> {
         let at = units_at(bytes_max);
         if !memory.grow(at) {
@@ -160,10 +159,14 @@ impl Store {
         self.epoch
     }
 
-    /// Counts the records of a kind, changes of this pass included. O(blocks): for tests and
-    /// inspection.
+    /// Counts the records of a kind, changes of this pass included. O(blocks): for tests.
     pub fn count(&self, kind: Kind) -> usize {
-        let (mut count, mut unit) = (0, 0);
+        self.counts([kind])[0]
+    }
+
+    /// Counts the records of several kinds by one scan, as [`Store::count`] does.
+    pub fn counts<const N: usize>(&self, kinds: [Kind; N]) -> [usize; N] {
+        let (mut counts, mut unit) = ([0; N], 0);
         while unit < self.units.len() {
             if self.units[unit] == FREE_UNIT {
                 unit += 1;
@@ -171,13 +174,14 @@ impl Store {
             }
             let class = usize::from(self.units[unit]) - 1;
             for i in 0..slab_blocks(class) {
-                let at = self.units_at + unit * UNIT + i * CLASSES[class];
-                let h = Header::read(self.memory.bytes(), at);
-                count += usize::from(h.born != UNBORN && h.dead == UNTIL_DELETED && h.kind == kind as u8);
+                let h = Header::read(self.memory.bytes(), self.units_at + unit * UNIT + i * CLASSES[class]);
+                let lives = h.born != UNBORN && h.dead == UNTIL_DELETED;
+                let of = kinds.iter().position(|kind| lives && *kind as u8 == h.kind);
+                of.into_iter().for_each(|n| counts[n] += 1);
             }
             unit += slab_units(class);
         }
-        count
+        counts
     }
 
     /// Makes room for one record of each of these lengths, all at once, below the limit. Then
