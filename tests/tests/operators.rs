@@ -354,6 +354,8 @@ fn messages_reach_peers(host: &Host, clients: &mut [Client], echo: &mut Client) 
         (&["session", "message", "99", "x"][..], 1, "no open session has number 99"),
         (&["session", "message", "x", "y"], 2, "\"x\" is no session's number"),
         (&["session", "message", "only"], 2, "name sessions by number"),
+        (&["session", "message", "4"], 2, "what is session 4 to be sent?"),
+        (&["table", "put", "t", "key", "1", "--ttl", "0s"], 2, "an entry without a life is over at once"),
         (&["session", "message", "4", "two\nlines"], 2, "a message is one line"),
         (&["session", "close"], 2, "name sessions by number"),
         (&["session", "close", "--where", "count=77", "--yes"], 1, "no session is selected"),

@@ -146,6 +146,11 @@ impl MessageArgs {
             word.parse::<u64>().map_err(wrong)
         });
         let of = select.selection(id.transpose()?.into_iter().collect());
+        if of == Selection::default() && !all && text.parse::<u64>().is_ok() {
+            return Err(CommandFailure::Usage(format!(
+                "what is session {text} to be sent? Give the text behind it"
+            )));
+        }
         if text.contains('\n') || serde_json::to_string(&text).is_ok_and(|t| t.len() > MESSAGE_BYTES_MAX) {
             return Err(CommandFailure::Usage(format!(
                 "a message is one line of at most {MESSAGE_BYTES_MAX} bytes"

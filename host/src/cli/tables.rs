@@ -66,7 +66,7 @@ pub(super) struct Put {
     #[arg(long, value_name = "N")]
     version: Option<u32>,
     /// Time after which the entry ends, such as 10m
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = life)]
     ttl: Option<Duration>,
     /// JSON, on one line
     #[arg(long)]
@@ -214,6 +214,16 @@ impl Scan {
                 false => one_line(&format!("{} {}", entry.key, entry.value)).into_owned() + "\n",
             });
         })
+    }
+}
+
+/// Reads the life of an entry. Without one it would be over before anybody reads it.
+fn life(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if time.is_zero() => {
+            Err("an entry without a life is over at once; delete it instead".into())
+        }
+        read => read.map_err(|e| e.to_string()),
     }
 }
 
