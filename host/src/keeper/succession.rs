@@ -315,7 +315,8 @@ impl Keeper {
             return self.stop.fail(format!("no worker could be started: {reason}"));
         }
         if self.stop.is_requested() {
-            if self.worker.has_served() && self.stop.save_alone(&reason, Instant::now() + self.stop_wait()) {
+            let may = self.worker.has_served() && self.binary.is_some();
+            if may && self.stop.save_alone(&reason, Instant::now() + self.stop_wait()) {
                 tracing::error!("no worker can flush the sessions, and a process saves the tables: {reason}");
                 return self.worker.retry_at_once(reason);
             }
