@@ -11,8 +11,10 @@ impl Keeper {
     /// Time that the poll may sleep: until the first deadline of any part. `None`: no part has one.
     pub(super) fn timeout(&self) -> Option<Duration> {
         let now = Instant::now();
+        // A process that only saves has as long as its save moves.
+        let saves_alone = self.stop.saves_alone() && self.worker.has_process();
         let all = [
-            self.worker.phase().deadline(),
+            self.worker.phase().deadline().filter(|_| !saves_alone),
             self.acceptor.deadline(self.may_accept(), now),
             self.callers.deadline(),
             self.upgrade.as_ref().map(UpgradeUnderWay::give_up_at),
