@@ -226,7 +226,11 @@ impl Keeper {
             if by <= Instant::now() || !self.worker.has_served() {
                 self.stop.end();
             } else if self.worker.deaths_mut().count(&ended, own) {
-                self.cannot_start(why);
+                match self.worker.deaths().failures() {
+                    // A kill from outside may have hit the start: one more, at once.
+                    0 => _ = self.worker.park(why),
+                    _ => self.cannot_start(why),
+                }
             }
             return;
         }

@@ -80,11 +80,12 @@ use crate::crash_points;
 use crate::crash_points::Point;
 use crate::memory::stage::Stage;
 use crate::net::sockets::{Source, source};
+use crate::plugin::prepare::Done;
 use drivers::Drivers;
 use greenroom_core::command::Command;
 use greenroom_core::input::Input;
 use greenroom_core::limits::names::Limit;
-use inbox::Inbox;
+use inbox::{Inbox, Message};
 use mio::Events;
 use shell::Shell;
 use std::io::{self, ErrorKind};
@@ -130,7 +131,13 @@ impl Worker {
     fn leave(self) {
         let Worker { shell, mut drivers, inbox, .. } = self;
         let Shell { core, .. } = shell;
-        std::mem::forget((core, std::mem::take(&mut drivers.reload.loaded), inbox.take()));
+        std::mem::forget((core, std::mem::take(&mut drivers.reload.loaded)));
+        // Callers whose questions wait here must hear that nobody answers.
+        for message in inbox.take() {
+            if let Message::Prepare(Done::Loaded(_, loaded)) = message {
+                std::mem::forget(loaded);
+            }
+        }
     }
 
     /// Runs the loop. A host that stops saves tables and ledger; a handover leaves them in the
