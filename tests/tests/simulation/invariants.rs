@@ -10,7 +10,7 @@ use crate::verbs::TOKENS;
 use crate::world::World;
 use greenroom_core::effects::inbox::ActionView;
 use greenroom_core::ids::Slot;
-use greenroom_core::operate::inspect::{Filter, SessionView};
+use greenroom_core::operate::inspect::{Entry, Filter, SessionView};
 use greenroom_core::session::blocked::Question;
 use greenroom_core::session::life::Life;
 use greenroom_core::session::terms::Terms;
@@ -48,7 +48,9 @@ struct Observed<'a> {
     open: bool,
     /// Lines whose turns ran.
     lines_run: usize,
-    expected: Expected,
+    expected: &'a Expected,
+    /// Entries of all sessions' table, by key.
+    entries: &'a [Entry],
 }
 
 impl Observed<'_> {
@@ -91,7 +93,13 @@ impl World {
 
         every_peer_has_one_session(self);
         let mut dialogues = std::mem::take(&mut self.dialogues);
-        let observed: Vec<_> = self.network.peers.iter().map(|p| observe(self, p)).collect();
+        let run: Vec<_> = self.network.peers.iter().map(|p| lines_run(self, p)).collect();
+        for (peer, n) in self.network.peers.iter_mut().zip(&run) {
+            peer.run.after(&peer.lines[..*n], self.subject, peer.id);
+        }
+        let entries = self.entries_of(TABLE, b"");
+        let peers = self.network.peers.iter().zip(run);
+        let observed: Vec<_> = peers.map(|(peer, n)| observe(self, peer, n, &entries)).collect();
         for o in &observed {
             state_is_what_the_lines_make_it(o);
             if self.subject == Subject::Asks {
@@ -177,20 +185,25 @@ impl World {
 
     /// Counters whose keys begin with `prefix`. O(counters).
     pub(crate) fn counters_of(&self, prefix: &str) -> Vec<(Vec<u8>, u64)> {
+        self.entries_of(COUNTS, prefix.as_bytes()).into_iter().map(|(k, v)| (k, number(&v))).collect()
+    }
+
+    /// Entries of a table whose keys begin with `prefix`, by key. O(entries).
+    fn entries_of(&self, table: &str, prefix: &[u8]) -> Vec<Entry> {
         let mut found = Vec::new();
-        let mut from = Some(prefix.as_bytes().to_vec());
+        let mut from = Some(prefix.to_vec());
         while let Some(key) = from {
-            let (entries, next) = self.host.core.entries_from(COUNTS, &key);
-            let own = entries.into_iter().filter(|(k, _)| k.starts_with(prefix.as_bytes()));
-            found.extend(own.map(|(k, v)| (k, number(&v))));
+            let (mut entries, next) = self.host.core.entries_from(table, &key);
+            entries.retain(|(key, _)| key.starts_with(prefix));
+            found.append(&mut entries);
             from = next;
         }
         found
     }
 }
 
-/// Reads a session, and runs the model over the lines whose turns ran. O(lines of the peer).
-fn observe<'a>(world: &'a World, peer: &'a Peer) -> Observed<'a> {
+/// Counts a peer's lines whose turns ran.
+fn lines_run(world: &World, peer: &Peer) -> usize {
     let session = world.host.core.sessions().get(peer.slot).expect("no session is lost");
     assert_eq!(session.id, peer.id);
     let open = session.life == Life::Open;
@@ -198,10 +211,16 @@ fn observe<'a>(world: &'a World, peer: &'a Peer) -> Observed<'a> {
     let actions = world.counter(&format!("acts:{}", peer.id));
     let lines_run = session.turns.saturating_sub(1 + u64::from(!open) + actions) as usize;
     assert!(lines_run <= peer.lines.len(), "more turns than lines");
-    let expected = Expected::after(&peer.lines[..lines_run], world.subject, peer.id);
+    lines_run
+}
+
+/// Reads a session, whose model has run its lines.
+fn observe<'a>(world: &'a World, peer: &'a Peer, lines_run: usize, entries: &'a [Entry]) -> Observed<'a> {
+    let session = world.host.core.sessions().get(peer.slot).expect("no session is lost");
+    let open = session.life == Life::Open;
     let filter = Filter { session: Some(peer.id), contents: true, ..Filter::default() };
     let view = world.host.core.sessions_after(0, &filter).items.swap_remove(0);
-    Observed { world, peer, view, open, lines_run, expected }
+    Observed { world, peer, view, open, lines_run, expected: peer.run.expected(), entries }
 }
 
 fn number(digits: &[u8]) -> u64 {
@@ -256,13 +275,11 @@ fn state_is_what_the_lines_make_it(o: &Observed<'_>) {
 /// The table holds the session's entries, and no entry of a turn that failed.
 fn entries_are_what_the_lines_make_them(o: &Observed<'_>) {
     let prefix = format!("{}:", o.peer.id);
-    let (entries, _) = o.world.host.core.entries_from(TABLE, prefix.as_bytes());
-    let own: BTreeMap<_, _> = entries
-        .into_iter()
-        .map(|(k, v)| (String::from_utf8(k).expect("a key"), String::from_utf8(v).expect("a value")))
-        .filter(|(k, _)| k.starts_with(&prefix))
-        .collect();
-    assert_eq!(own, o.expected.table, "session {}'s entries", o.peer.id);
+    let from = o.entries.partition_point(|(key, _)| key[..] < *prefix.as_bytes());
+    let own = o.entries[from..].iter().take_while(|(key, _)| key.starts_with(prefix.as_bytes()));
+    let own = own.map(|(key, value)| (&key[..], &value[..]));
+    let expected = o.expected.table.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes()));
+    assert!(own.eq(expected), "session {}: {:?}, not {:?}", o.peer.id, o.entries, o.expected.table);
 }
 
 /// Bytes produced are bytes that the kernel took and bytes that wait. None is lost, none doubled.

@@ -52,24 +52,46 @@ pub(crate) struct Expected {
     pub(crate) closed: bool,
 }
 
-impl Expected {
-    /// Runs the model over a session's lines, until one of them closes it.
-    pub(crate) fn after(lines: &[String], subject: Subject, session: u64) -> Expected {
-        let mut expected = Expected::default();
-        for line in lines {
-            if expected.closed {
-                break;
-            }
-            match subject {
-                Subject::Script => expected.script_line(session, line),
-                Subject::Tally => {
-                    expected.count += 1;
-                    expected.reply(line);
-                }
-                Subject::Asks => expected.answers += 1,
-            }
+/// Model that goes along a session's lines, and runs each once.
+#[derive(Default)]
+pub(crate) struct Model {
+    /// Lines that it ran.
+    ran: usize,
+    expected: Expected,
+}
+
+impl Model {
+    /// Goes on to the end of `lines`, which are those of the last call and what follows, or fewer:
+    /// then the model begins anew, for a killed process may have run more than it committed.
+    pub(crate) fn after(&mut self, lines: &[String], subject: Subject, session: u64) -> &Expected {
+        if lines.len() < self.ran {
+            *self = Model::default();
         }
-        expected
+        for line in &lines[self.ran..] {
+            self.expected.line(line, subject, session);
+        }
+        self.ran = lines.len();
+        &self.expected
+    }
+
+    /// The session after the lines of the last [`Model::after`].
+    pub(crate) fn expected(&self) -> &Expected {
+        &self.expected
+    }
+}
+
+impl Expected {
+    /// Runs a line, unless one before has closed the session.
+    fn line(&mut self, line: &str, subject: Subject, session: u64) {
+        match subject {
+            _ if self.closed => {}
+            Subject::Script => self.script_line(session, line),
+            Subject::Tally => {
+                self.count += 1;
+                self.reply(line);
+            }
+            Subject::Asks => self.answers += 1,
+        }
     }
 
     /// Runs a line of the scripted service.

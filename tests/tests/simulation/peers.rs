@@ -2,7 +2,7 @@
 
 use crate::dialogues::Heard;
 use crate::framings;
-use crate::model::Subject;
+use crate::model::{Model, Subject};
 use crate::roads::{Road, TlsClient, proxy_header};
 use crate::verbs;
 use crate::world::World;
@@ -34,6 +34,10 @@ pub(crate) struct Peer {
     pub(crate) slot: Slot,
     /// Lines that it wrote. Over UDP: those that reached the host, by the last commit.
     pub(crate) lines: Vec<String>,
+    /// What those make of the session.
+    pub(crate) promised: Model,
+    /// What those whose turns ran made of it.
+    pub(crate) run: Model,
     /// Lines under way in datagrams.
     pub(crate) datagrams: VecDeque<String>,
     /// Lines whose datagrams the host read since the last commit.
@@ -98,6 +102,8 @@ impl Peer {
             tls: None,
             carried: None,
             lines: Vec::new(),
+            promised: Model::default(),
+            run: Model::default(),
             datagrams: VecDeque::new(),
             fresh: Vec::new(),
             lossy: false,
@@ -400,8 +406,8 @@ impl World {
     /// Takes a peer away that saw the end of its session.
     pub(crate) fn closed(&mut self, at: usize) {
         self.read(at, true);
-        let peer = self.network.peers.swap_remove(at);
-        self.check_closed(&peer);
+        let mut peer = self.network.peers.swap_remove(at);
+        self.check_closed(&mut peer);
         self.count_dialogues(&peer);
     }
 

@@ -15,7 +15,8 @@ impl World {
         if matches!(peer.framing, Framing::Raw { .. }) {
             return raw_bytes_come_back_once_and_in_order(peer);
         }
-        let expected = Expected::after(&peer.lines, self.subject, peer.id);
+        let mut promised = std::mem::take(&mut peer.promised);
+        let expected = promised.after(&peer.lines, self.subject, peer.id);
         let rolled_back = self.builds.stood_by > 0;
         while let Some(end) = peer.received.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = peer.received.drain(..=end).collect();
@@ -46,16 +47,18 @@ impl World {
                 peer.last_generation = generation;
                 line = rest;
             }
-            replies_arrive_once_and_in_order(peer, &line, &expected);
+            replies_arrive_once_and_in_order(peer, &line, expected);
         }
+        peer.promised = promised;
     }
 
     /// Checks a peer whose session was closed.
-    pub(crate) fn check_closed(&self, peer: &Peer) {
-        let expected = Expected::after(&peer.lines, self.subject, peer.id);
-        sessions_close_for_a_reason_that_the_peer_knows(peer, &expected);
-        sessions_answer_everything_before_they_close(peer, &expected);
-        peers_are_told_of_an_orderly_end(peer, &expected);
+    pub(crate) fn check_closed(&self, peer: &mut Peer) {
+        peer.promised.after(&peer.lines, self.subject, peer.id);
+        let expected = peer.promised.expected();
+        sessions_close_for_a_reason_that_the_peer_knows(peer, expected);
+        sessions_answer_everything_before_they_close(peer, expected);
+        peers_are_told_of_an_orderly_end(peer, expected);
     }
 }
 

@@ -58,21 +58,18 @@ pub(super) struct Header {
 impl Header {
     /// Decodes the header at an offset. Any bytes decode; the caller checks what it relies on.
     /// Panics if the memory ends before the header does.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(bytes: &[u8], at: usize) -> Header {
         let b: &[u8; HEADER] = bytes[at..at + HEADER].try_into().expect("the range has this length");
-        // Indexed without calls: these are half the time of a scan in a build without optimization.
-        let half = |i: usize| u32::from_le_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
-        let word = |i: usize| u64::from(half(i)) | u64::from(half(i + 4)) << 32;
-        let tag = half(24);
+        let tag = half(b, 24);
         Header {
-            born: word(0),
-            dead: word(8),
-            key: word(16),
+            born: word(b, 0),
+            dead: word(b, 8),
+            key: word(b, 16),
             kind: (tag >> (LEN_BITS + VERSION_BITS)) as u8,
             version: (tag >> LEN_BITS) as u8 & VERSION_MAX,
             len: tag & ((1 << LEN_BITS) - 1),
-            sum: half(28),
+            sum: half(b, 28),
         }
     }
 
@@ -88,6 +85,19 @@ impl Header {
         b[20..].copy_from_slice(&self.sum.to_le_bytes());
         b
     }
+}
+
+/// Decodes four bytes of a header. With little optimization a scan takes twice as long if this is
+/// a call, or if the bytes are made an array first.
+#[inline(always)]
+fn half(b: &[u8; HEADER], i: usize) -> u32 {
+    b[i] as u32 | (b[i + 1] as u32) << 8 | (b[i + 2] as u32) << 16 | (b[i + 3] as u32) << 24
+}
+
+/// Decodes eight bytes of a header.
+#[inline(always)]
+fn word(b: &[u8; HEADER], i: usize) -> u64 {
+    u64::from(half(b, i)) | u64::from(half(b, i + 4)) << 32
 }
 
 /// Computes the checksum: CRC-32 of the payload, mixed with what else must not change.

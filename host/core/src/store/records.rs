@@ -166,22 +166,25 @@ impl Store {
 
     /// Counts the records of several kinds by one scan, as [`Store::count`] does.
     pub fn counts<const N: usize>(&self, kinds: [Kind; N]) -> [usize; N] {
-        let (mut counts, mut unit) = ([0; N], 0);
+        let (memory, mut of_kind, mut unit) = (self.memory.bytes(), [0; 1 << u8::BITS], 0);
         while unit < self.units.len() {
             if self.units[unit] == FREE_UNIT {
                 unit += 1;
                 continue;
             }
             let class = usize::from(self.units[unit]) - 1;
-            for i in 0..slab_blocks(class) {
-                let h = Header::read(self.memory.bytes(), self.units_at + unit * UNIT + i * CLASSES[class]);
-                let lives = h.born != UNBORN && h.dead == UNTIL_DELETED;
-                let of = kinds.iter().position(|kind| lives && *kind as u8 == h.kind);
-                of.into_iter().for_each(|n| counts[n] += 1);
+            let slab = self.units_at + unit * UNIT;
+            let (mut at, end) = (slab, slab + slab_blocks(class) * CLASSES[class]);
+            while at < end {
+                let header = Header::read(memory, at);
+                if header.born != UNBORN && header.dead == UNTIL_DELETED {
+                    of_kind[usize::from(header.kind)] += 1;
+                }
+                at += CLASSES[class];
             }
             unit += slab_units(class);
         }
-        counts
+        kinds.map(|kind| of_kind[kind as usize])
     }
 
     /// Makes room for one record of each of these lengths, all at once, below the limit. Then
