@@ -39,8 +39,9 @@ impl Fixture {
         let fixture = Fixture { name: name.to_owned(), dir };
         let root = root().display();
         let profile = match optimize {
-            Optimize::AsReleased => "",
-            Optimize::Nothing => "opt-level = 0\nincremental = true\n",
+            Optimize::AsReleased => "debug = \"line-tables-only\"\n",
+            // Lines are half of the file, which a host hashes, copies and reads at each load.
+            Optimize::Nothing => "opt-level = 0\nincremental = true\ndebug = false\n",
         };
         // Dependencies that each turn runs through.
         let quick: String = ["greenroom-handler", "rmp", "rmp-serde", "rmpv", "serde_json"]
@@ -52,7 +53,7 @@ impl Fixture {
              [dependencies]\ngreenroom-handler = {{ path = \"{root}/handlers/sdk\" }}\nschemars = \"1.2\"\n\
              serde = {{ version = \"1\", features = [\"derive\"] }}\n\
              tracing = {{ version = \"0.1\", default-features = false }}\n\
-             [profile.release]\ndebug = \"line-tables-only\"\n{profile}\
+             [profile.release]\n{profile}\
              [profile.release.package.\"*\"]\nopt-level = 0\ndebug = false\n{quick}[workspace]\n"
         );
         std::fs::create_dir_all(fixture.dir.join("src")).expect("src");
