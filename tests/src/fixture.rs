@@ -23,8 +23,10 @@ pub enum Optimize {
     /// Built as operators build handlers: several seconds a build.
     AsReleased,
     /// Not optimized, and only changes since the last build: about a second, half of one for a
-    /// second variant.
+    /// second variant. Without lines of code, which take half as long again.
     Nothing,
+    /// Not optimized either, but with lines of code: an operator may ask where a callback is.
+    NothingWithLines,
 }
 
 impl Fixture {
@@ -39,10 +41,12 @@ impl Fixture {
         let fixture = Fixture { name: name.to_owned(), dir };
         let root = root().display();
         let profile = match optimize {
-            Optimize::AsReleased => "debug = \"line-tables-only\"\n",
+            Optimize::AsReleased => "",
             // Lines are half of the file, which a host hashes, copies and reads at each load.
             Optimize::Nothing => "opt-level = 0\nincremental = true\ndebug = false\n",
+            Optimize::NothingWithLines => "opt-level = 0\nincremental = true\n",
         };
+        let lines = if optimize == Optimize::Nothing { "" } else { "debug = \"line-tables-only\"\n" };
         // Dependencies that each turn runs through.
         let quick: String = ["greenroom-handler", "rmp", "rmp-serde", "rmpv", "serde_json"]
             .map(|name| format!("[profile.release.package.{name}]\nopt-level = 1\n"))
@@ -53,7 +57,7 @@ impl Fixture {
              [dependencies]\ngreenroom-handler = {{ path = \"{root}/handlers/sdk\" }}\nschemars = \"1.2\"\n\
              serde = {{ version = \"1\", features = [\"derive\"] }}\n\
              tracing = {{ version = \"0.1\", default-features = false }}\n\
-             [profile.release]\n{profile}\
+             [profile.release]\n{lines}{profile}\
              [profile.release.package.\"*\"]\nopt-level = 0\ndebug = false\n{quick}[workspace]\n"
         );
         std::fs::create_dir_all(fixture.dir.join("src")).expect("src");
@@ -95,6 +99,8 @@ impl Fixture {
     /// Runs a command of cargo.
     fn cargo(&self, command: &str, more: &[&str]) -> Output {
         Command::new(env!("CARGO"))
+            // The profile says which are.
+            .env_remove("CARGO_INCREMENTAL")
             .args([command, "--release", "--quiet", "--target-dir"])
             .arg(root().join("target/fixtures"))
             .args(more)

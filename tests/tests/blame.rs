@@ -2,7 +2,7 @@
 //! against.
 
 use greenroom_tests::client::Client;
-use greenroom_tests::fixture::{Fixture, tally_source};
+use greenroom_tests::fixture::{Fixture, Optimize, tally_source};
 use greenroom_tests::host::Host;
 use greenroom_tests::wait_for;
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ fn a_line_whose_turn_is_killed_three_times_in_a_row_is_quarantined() {
 /// A turn that never ends, and an operator who kills the worker for it.
 #[test]
 fn an_endless_turn_is_quarantined_when_its_worker_was_killed_three_times() {
-    let library = Fixture::new("endless", &source("endless")).build();
+    let library = Fixture::with(Optimize::NothingWithLines, "endless", &source("endless")).build();
     let host = Host::serve_limited("endless", &library, "stall_warn_ms = 50");
     let mut other = Client::connect(host.addr("endless"));
     assert_eq!(other.ask("on"), "wild 1 on");

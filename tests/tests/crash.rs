@@ -2,7 +2,7 @@
 //! and what becomes of the message.
 
 use greenroom_tests::client::Client;
-use greenroom_tests::fixture::{Fixture, tally_source};
+use greenroom_tests::fixture::{Fixture, Optimize, tally_source};
 use greenroom_tests::host::Host;
 use greenroom_tests::wait_for;
 use serde_json::Value;
@@ -211,7 +211,7 @@ fn a_session_whose_first_turn_kills_waits_for_the_next_build() {
 fn a_callback_that_stalls_is_named_with_its_line() {
     let text = source("naps", "wild", false);
     let line = text.lines().position(|l| l.contains("// here")).expect("the line") + 1;
-    let fixture = Fixture::new("naps", &text);
+    let fixture = Fixture::with(Optimize::NothingWithLines, "naps", &text);
     let library = fixture.build();
     let host = Host::serve_limited("naps", &library, "stall_warn_ms = 100");
     let mut client = Client::connect(host.addr("naps"));

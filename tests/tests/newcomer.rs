@@ -26,10 +26,12 @@ fn target() -> PathBuf {
     root().join("target/newcomer")
 }
 
-/// Command in a folder, with the SDK and the builds in places of the tests' own.
+/// Command in a folder, with the SDK and the builds in places of the tests' own. Builds are those
+/// of somebody whose environment says nothing of them.
 fn command(program: impl AsRef<Path>, dir: &Path) -> Command {
     let mut command = Command::new(program.as_ref());
     command.current_dir(dir).env("XDG_DATA_HOME", target().join("data")).env("CARGO_TARGET_DIR", target());
+    command.env_remove("CARGO_INCREMENTAL").env_remove("CARGO_PROFILE_DEV_DEBUG");
     command
 }
 
@@ -224,14 +226,16 @@ fn play(play: Play) -> (tempfile::TempDir, Dev) {
     fs::write(&saved, with("? ") + "\nmistaken here\n").expect("a mistake");
     fs::rename(&saved, &source).expect("a rename");
     dev.wait("the build failed; the build before serves on");
-    let said = dev.said();
-    let shown = said.lines().filter(|line| line.contains("error: ") && line.contains("expected"));
-    assert_eq!(shown.count(), 1, "the compiler's error, once:\n{said}");
+    // By the other pipe, which may be read later.
+    let shown =
+        || dev.said().lines().filter(|line| line.contains("error: ") && line.contains("expected")).count();
+    wait_for("the compiler's error", || (shown() > 0).then_some(()));
     assert!(ask("three").ends_with("3! three"));
 
     fs::write(&source, with("? ")).expect("mended");
     dev.wait(&format!("{name} generation 3: "));
     assert!(ask("four").ends_with("4? four"));
+    assert_eq!(shown(), 1, "the compiler's error, once:\n{}", dev.said());
     (dir, dev)
 }
 

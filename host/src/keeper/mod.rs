@@ -22,7 +22,7 @@
 //! | `orphans` | children that others left behind |
 //! | `stop`, `stop_steps` | the end of the host |
 //! | `stalls` | what the worker is busy with |
-//! | `failing` | parts of the host that fail |
+//! | `failing`, `loads` | parts of the host that fail; loads that ended workers |
 //! | `metrics` | figures that operators collect |
 //! | `service_manager`, `service_news` | what systemd is told |
 //! | `log_levels`, `log_level_steps` | levels of the log that operators have set |
@@ -56,6 +56,7 @@ mod handshake_pace;
 pub mod handshaker_process;
 mod handshakes;
 mod listeners;
+mod loads;
 mod log_level_steps;
 mod log_levels;
 mod made_connections;
@@ -100,6 +101,7 @@ use files::LibraryFiles;
 use greenroom_core::limits::names::Limit;
 use greenroom_core::recovery::crashes::Crashes;
 use greenroom_core::reload::request::Requester;
+use loads::Loads;
 use log_levels::LogLevels;
 use mio::{Events, Poll};
 use observer_process::ObserverProcess;
@@ -149,6 +151,7 @@ pub struct Keeper {
     files: LibraryFiles,
     /// Parts that fail.
     failing: FailingParts,
+    loads: Loads,
     manager: ServiceManager,
     log_levels: LogLevels,
     /// Times that each limit was reached here, not in a worker.
@@ -188,6 +191,7 @@ impl Keeper {
             belongings: Belongings::default(),
             files: LibraryFiles::default(),
             failing: FailingParts::default(),
+            loads: Loads::default(),
             manager: ServiceManager::find(),
             reached: BTreeMap::new(),
             started: Instant::now(),
@@ -315,6 +319,7 @@ impl Keeper {
             ToKeeper::Builds(library, copies) => self.belongings.hold(library, copies),
             ToKeeper::Runs(path, library, build) => self.files.runs(path, library, build),
             ToKeeper::Refused(path, build, reason) => self.files.refused(path, build, reason),
+            ToKeeper::Loads(loads) => self.loads.are_under_way(loads),
             ToKeeper::Open(ports) => self.open_ports(ports),
             ToKeeper::Kinds(kinds) => self.acceptor.kinds_of_next(kinds),
             ToKeeper::SocketFiles(files) => self.allow_socket_files(files),
@@ -348,6 +353,7 @@ impl Keeper {
     /// The worker takes a connection at or below `served` for one that was served before, and
     /// releases it. So new numbers begin above `served`.
     fn ready(&mut self, ports: Vec<HeldPort>, served: u64, ready: OnReady<'_>) {
+        self.loads.told();
         self.acceptor.number_above(served);
         self.acceptor.give_up_unasked(self.poll.registry());
         let (first, gap) = self.worker.is_ready(ports);

@@ -50,7 +50,11 @@ const LACK_MAX: Duration = Duration::from_secs(2);
 fn is_last_word(message: &ToKeeper) -> bool {
     matches!(
         message,
-        ToKeeper::CantStart(_) | ToKeeper::Drop(_) | ToKeeper::NotSaved(_) | ToKeeper::Builds(..)
+        ToKeeper::CantStart(_)
+            | ToKeeper::Drop(_)
+            | ToKeeper::NotSaved(_)
+            | ToKeeper::Builds(..)
+            | ToKeeper::Loads(_)
     )
 }
 
@@ -148,6 +152,7 @@ impl Keeper {
             hears_failures: true,
             starts_tls: true,
             only_saves: self.stop.saves_alone(),
+            ended_loads: self.loads.that_ended(),
         }
     }
 
@@ -208,6 +213,7 @@ impl Keeper {
         }
         if handed_over {
             // All is committed, and a start is due at once.
+            self.loads.handed_over();
             return;
         }
         if let Some(reason) = self.worker.deaths_mut().take_refusal() {
@@ -217,6 +223,10 @@ impl Keeper {
             return self.cannot_start(reason);
         }
         let own = self.note_death(&ended);
+        let how = self.worker.deaths().last().unwrap_or_default().to_owned();
+        if let Some(what) = self.loads.ended(&how, ended.board.loads()) {
+            self.worker.deaths_mut().note(format!("{how}, while it loaded {what}"), own);
+        }
         if let Some(by) = self.stop.deadline() {
             // A successor flushes and saves, while there is time. The failure stays noted until one
             // has done so.

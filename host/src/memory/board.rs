@@ -15,15 +15,16 @@
 //! do not survive [`Board::open`].
 
 use crate::memory::board_layout::{
-    ACTIONS, BYTES, COUNTERS, CRASHED, DONE, GENERATION, JOBS, LIMITS, LONGEST_MS, LOOKED_AT, PASS, PASS_AT,
-    PLACE, PLACE_BYTES, PLACE_BYTES_MAX, PLACE_MARK, RUN, Running, SEEN_AT, SEEN_MARK, SEQ, SESSION, STAGE,
-    STALLED_MS, TEXT, TEXT_BYTES, TEXT_BYTES_MAX, TEXT_VERSION, TURN, WHAT, mark, running,
+    ACTIONS, BYTES, COUNTERS, CRASHED, DONE, GENERATION, JOBS, LIMITS, LOADS, LONGEST_MS, LOOKED_AT, PASS,
+    PASS_AT, PLACE, PLACE_BYTES, PLACE_BYTES_MAX, PLACE_MARK, RUN, Running, SEEN_AT, SEEN_MARK, SEQ, SESSION,
+    STAGE, STALLED_MS, TEXT, TEXT_BYTES, TEXT_BYTES_MAX, TEXT_VERSION, TURN, WHAT, mark, running,
 };
 use crate::memory::figures_layout::{SERVICES_MAX, Times};
 use crate::memory::stage::Stage;
 use crate::sys::crash_thread;
 use crate::sys::mapping::Mapping;
 use greenroom_core::limits::names::Limit;
+use greenroom_core::reload::request::LibraryId;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -101,6 +102,12 @@ impl Board {
     pub fn end(self) {
         let seq = self.words[SEQ].load(Ordering::Relaxed);
         self.words[SEQ].store(seq + 1, Ordering::Release);
+    }
+
+    /// Notes which library's code is being loaded; `None`: none is. For the prepare thread alone.
+    pub fn loads(self, library: Option<LibraryId>) {
+        let number = library.map_or(0, |id| id.0 as u64 + 1);
+        self.words[LOADS].store(number, Ordering::Release);
     }
 
     /// Notes that the watchdog looks, at this time. `seen`: mark and first look of the action that

@@ -7,6 +7,7 @@
 //! | 10 | the thread that crashed |
 //! | 11 to 13 | since when the action runs, by the watchdog; its last look |
 //! | 14 | begin of the pass |
+//! | 15 | the library that is being loaded |
 //! | from 16 | three counters for each service: sessions, turns, faults |
 //! | behind those | the text: the status of each service, in JSON |
 //! | behind that | times that each limit was reached |
@@ -49,6 +50,8 @@ pub(super) const SEEN_AT: usize = 12;
 pub(super) const LOOKED_AT: usize = 13;
 /// Time when the pass began; 0: the loop sleeps, or no pass has begun.
 pub(super) const PASS_AT: usize = 14;
+/// Number of the library whose code is being loaded, and one more; 0: none is.
+pub(super) const LOADS: usize = 15;
 /// First counter of the first service.
 pub(super) const COUNTERS: usize = 16;
 /// First word of the text.
@@ -76,8 +79,8 @@ pub(super) const PLACE: usize = PLACE_BYTES + 1;
 /// Longest place, in bytes. A longer one is cut.
 pub(super) const PLACE_BYTES_MAX: usize = 512;
 /// Words about what runs, which no successor must read.
-pub(super) const RUN: [usize; 8] =
-    [SEQ, STALLED_MS, CRASHED, SEEN_MARK, LOOKED_AT, PASS_AT, PASS, PLACE_BYTES];
+pub(super) const RUN: [usize; 9] =
+    [SEQ, STALLED_MS, CRASHED, SEEN_MARK, LOOKED_AT, PASS_AT, LOADS, PASS, PLACE_BYTES];
 /// First word of the figures.
 pub(super) const FIGURES: usize = ((PLACE + PLACE_BYTES_MAX / 8) * 8).next_multiple_of(4096) / 8;
 /// Length of the file, in whole pages: 912 KiB.

@@ -1,13 +1,14 @@
 //! The keeper's side of the board: a copy, which may be a dead worker's.
 
 use crate::memory::board_layout::{
-    BYTES, Busy, COUNTERS, CRASHED, DONE, JOBS, LIMITS, LONGEST_MS, LOOKED_AT, PASS_AT, PLACE, PLACE_BYTES,
-    PLACE_BYTES_MAX, PLACE_MARK, RUN, Running, SEEN_AT, SEEN_MARK, SEQ, STALLED_MS, TEXT, TEXT_BYTES,
-    TEXT_BYTES_MAX, TEXT_VERSION, mark, running,
+    BYTES, Busy, COUNTERS, CRASHED, DONE, JOBS, LIMITS, LOADS, LONGEST_MS, LOOKED_AT, PASS_AT, PLACE,
+    PLACE_BYTES, PLACE_BYTES_MAX, PLACE_MARK, RUN, Running, SEEN_AT, SEEN_MARK, SEQ, STALLED_MS, TEXT,
+    TEXT_BYTES, TEXT_BYTES_MAX, TEXT_VERSION, mark, running,
 };
 use crate::memory::figures_layout::SERVICES_MAX;
 use crate::sys::crash_thread;
 use greenroom_core::limits::names::Limit;
+use greenroom_core::reload::request::LibraryId;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -90,6 +91,11 @@ impl Reading {
         let len = self.words[len] as usize;
         let bytes = || self.words[from..].iter().flat_map(|w| w.to_ne_bytes()).take(len).collect();
         (1..=max).contains(&len).then(bytes)
+    }
+
+    /// Library whose code was being loaded; `None`: none was.
+    pub fn loads(&self) -> Option<LibraryId> {
+        self.words[LOADS].checked_sub(1).map(|number| LibraryId(number as usize))
     }
 
     /// Whether a thread crashed that is not the loop's. What the loop ran is not to blame then.

@@ -172,8 +172,10 @@ impl Stager {
                     done(Done::Tried(id, snapshot.map(|s| s.live.epoch), result));
                 }
                 Job::Load(id) => {
-                    let code = self.code.clone();
+                    let (code, board) = (self.code.clone(), self.board);
+                    board.loads(Some(id));
                     let result = code.run(AuthorsStep::Load(id), || answered(|| self.load(id)));
+                    board.loads(None);
                     done(Done::Loaded(id, result));
                 }
                 Job::Discard(id) => {

@@ -159,6 +159,9 @@ pub enum ToKeeper {
     /// The file at this watched path was refused, with this hash, for this reason. No hash: the
     /// file could not be read.
     Refused(PathBuf, String, String),
+    /// These loads are under way, and no others. Keepers before this message log it and leave it
+    /// out.
+    Loads(Vec<Load>),
     /// The configuration of this number is in force.
     Configured(u64),
     /// The configuration of this number was refused, or changes nothing.
@@ -182,6 +185,32 @@ pub enum ToKeeper {
     Output,
     /// A trial's answer: a summary of what it could take over, or why it cannot.
     Tried(Result<String, String>),
+}
+
+/// Load of a build, which may end the process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Load {
+    /// Number of the library in this process, which the board shows while its code is loaded.
+    pub library: u64,
+    /// The library's watched path.
+    pub path: PathBuf,
+    /// SHA-256 of the build.
+    pub build: String,
+    /// Requester of the reload, as the ledger names it.
+    pub by: String,
+}
+
+/// Load that ended workers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EndedLoad {
+    /// The load that ended the last one.
+    pub load: Load,
+    /// Number of workers that ended in loads of this build, one after another.
+    pub times: u32,
+    /// End of the last one, in words.
+    pub how: String,
+    /// A worker has served since, and told of it.
+    pub told: bool,
 }
 
 /// Side of a client in TLS.
@@ -293,6 +322,9 @@ pub struct Hello {
     /// comes.
     #[serde(default)]
     pub only_saves: bool,
+    /// Loads that ended workers.
+    #[serde(default)]
+    pub ended_loads: Vec<EndedLoad>,
 }
 
 impl Hello {

@@ -9,7 +9,7 @@
 //! releases the connections of ended sessions.
 
 use crate::net::sockets::LINK;
-use crate::protocol::keeper::{ClientTls, HandshakeWanted, HeldPort, Hello, ToKeeper, ToWorker};
+use crate::protocol::keeper::{ClientTls, HandshakeWanted, HeldPort, Hello, Load, ToKeeper, ToWorker};
 use crate::protocol::link::{Link, Received};
 use greenroom_state::address::Address;
 use mio::unix::SourceFd;
@@ -167,6 +167,11 @@ impl KeeperLink {
             let short: String = reason.chars().take(REASON_CHARS_MAX).collect();
             self.link.send(&ToKeeper::Refused(path, build, short));
         }
+    }
+
+    /// Tells the keeper which loads are under way.
+    pub(super) fn say_loads(&mut self, loads: Vec<Load>) {
+        self.link.send(&ToKeeper::Loads(loads));
     }
 
     /// Asks for an outbound connection of this number. False: it is one over TLS, and an earlier

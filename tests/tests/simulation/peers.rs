@@ -34,9 +34,9 @@ pub(crate) struct Peer {
     pub(crate) slot: Slot,
     /// Lines that it wrote. Over UDP: those that reached the host, by the last commit.
     pub(crate) lines: Vec<String>,
-    /// What those make of the session.
+    /// Model of the session behind those.
     pub(crate) promised: Model,
-    /// What those whose turns ran made of it.
+    /// Model of the session behind those whose turns ran.
     pub(crate) run: Model,
     /// Lines under way in datagrams.
     pub(crate) datagrams: VecDeque<String>,

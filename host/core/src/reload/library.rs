@@ -119,6 +119,12 @@ impl Library {
         self.report(Outcome::RolledBack, build, 0.0, why, services)
     }
 
+    /// Reports that a process ended while it loaded a build: the reload counts as refused. The
+    /// report names the build that serves. O(services).
+    pub fn ended_its_process(&self, build: String, why: String, services: &[Service]) -> Report {
+        self.report(Outcome::Refused, build, 0.0, why, services)
+    }
+
     /// Name of the library: that of its build, else the path of its file.
     pub fn name(&self) -> String {
         match &self.current {

@@ -52,6 +52,11 @@ impl Reloads {
         library.last = None;
     }
 
+    /// Has the watcher leave content of this hash alone, as it does content that was refused.
+    pub fn leave_alone(&mut self, id: LibraryId, hash: String) {
+        self.libraries[id.0].seen = Some(hash);
+    }
+
     /// Refuses the reload under way as soon as its step is done, if it has prepared for a build
     /// that no longer runs.
     ///

@@ -173,13 +173,10 @@ impl Store {
                 continue;
             }
             let class = usize::from(self.units[unit]) - 1;
-            let slab = self.units_at + unit * UNIT;
-            let (mut at, end) = (slab, slab + slab_blocks(class) * CLASSES[class]);
-            while at < end {
-                let header = Header::read(memory, at);
-                if header.born != UNBORN && header.dead == UNTIL_DELETED {
-                    of_kind[usize::from(header.kind)] += 1;
-                }
+            let mut at = self.units_at + unit * UNIT;
+            for _ in 0..slab_blocks(class) {
+                let h = Header::read(memory, at);
+                of_kind[usize::from(h.kind)] += usize::from(h.born != UNBORN && h.dead == UNTIL_DELETED);
                 at += CLASSES[class];
             }
             unit += slab_units(class);

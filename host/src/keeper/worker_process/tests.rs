@@ -47,6 +47,7 @@ fn hello() -> Hello {
         hears_failures: true,
         starts_tls: true,
         only_saves: false,
+        ended_loads: Vec::new(),
     }
 }
 

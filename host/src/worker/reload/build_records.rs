@@ -36,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Loads that may end a worker before the watcher leaves a file alone.
-const TRIES_MAX: u32 = 2;
+pub(in crate::worker) const TRIES_MAX: u32 = 2;
 
 /// Bytes of initial-exec thread-local storage that a process has for builds: what glibc keeps free
 /// (about 1,700 by default), without a rest for libraries of the system.

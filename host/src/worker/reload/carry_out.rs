@@ -29,6 +29,7 @@ use crate::plugin::prepare::{Against, Job, Loaded};
 use crate::protocol::admin::FRESH_WORKER;
 use crate::worker::ledger::requester;
 use crate::worker::reload::configure::refuse_proposed;
+use crate::worker::reload::loads_under_way::{about_to_load, say_loads};
 use crate::worker::reload::owed_answers::{OwedAnswers, OwedStep};
 use crate::worker::reload::ports::{Opening, PreparedPorts};
 use crate::worker::reload::snapshot::snapshot_for;
@@ -190,6 +191,7 @@ impl ReloadDriver {
             }
             return;
         }
+        say_loads(shell, &self.owed, &self.read);
         self.end_load(shell, id, result);
     }
 
@@ -251,10 +253,9 @@ impl ReloadDriver {
         if let Some(first) = ids.first() {
             shell.ports.prepare(*first, prepared);
         }
-        for id in ids {
-            self.owed.note(id, OwedStep::Load);
-            shell.threads.prepare.send(Job::Load(id));
-        }
+        ids.iter().for_each(|id| self.owed.note(*id, OwedStep::Load));
+        say_loads(shell, &self.owed, &self.read);
+        ids.into_iter().for_each(|id| shell.threads.prepare.send(Job::Load(id)));
     }
 
     /// Reports to the core that libraries of one commit cannot be loaded, for the same reason.
@@ -358,7 +359,7 @@ fn refusal(shell: &mut Shell, why: String) -> String {
 }
 
 /// Name of a library as a part of the host that may fail.
-pub(super) fn part_of(path: &Path) -> String {
+pub(in crate::worker) fn part_of(path: &Path) -> String {
     format!("library {}", path.display())
 }
 
@@ -372,24 +373,4 @@ pub(super) fn is_configured(core: &Core, id: LibraryId) -> bool {
 fn config_for(shell: &Shell, id: LibraryId) -> Arc<Config> {
     let proposed = shell.config.proposed().filter(|_| is_configured(&shell.core, id));
     proposed.map_or_else(|| shell.config.get().clone(), |p| p.config.clone())
-}
-
-/// Records and commits that a file is about to be loaded. If the load ends this process again and
-/// again, successors leave the file alone.
-///
-/// Without the commit, a library whose initializer kills the worker would be loaded by every
-/// successor. The commit covers the pass under way, too. The first load of a library has no record,
-/// and content that the record names as seen needs no count.
-fn about_to_load(shell: &mut Shell, id: LibraryId) {
-    let seen = shell.core.reloads.libraries()[id.0].seen.clone();
-    if let (Some(mut record), Some(hash)) = (shell.builds.get(id).cloned(), seen)
-        && record.seen.as_ref() != Some(&hash)
-    {
-        // Other content begins its own count.
-        let before = record.trying.take().filter(|(tried, _)| *tried == hash).map_or(0, |(_, times)| times);
-        record.trying = Some((hash, before + 1));
-        // The builds in the record are the same, so no copy becomes unused.
-        let _ = shell.builds.write(&mut shell.core, id, record);
-        shell.commit();
-    }
 }

@@ -15,6 +15,7 @@
 use crate::plugin::authors_code::AuthorsStep;
 use crate::protocol::admin::FRESH_WORKER;
 use crate::worker::reload::carry_out::ReloadDriver;
+use crate::worker::reload::loads_under_way::say_loads;
 use crate::worker::reload::owed_answers::OwedStep;
 use crate::worker::shell::Shell;
 use greenroom_core::reload::request::Event;
@@ -34,7 +35,9 @@ impl ReloadDriver {
             AuthorsStep::Load(id) => format!("{} {did}", shell.core.reloads.libraries()[id.0].name()),
             AuthorsStep::Drop => format!("the destructors of a replaced build have not come back {after}"),
         };
-        for (id, step) in self.owed.give_up() {
+        let given_up = self.owed.give_up();
+        say_loads(shell, &self.owed, &self.read);
+        for (id, step) in given_up {
             let why = match held == AuthorsStep::Load(id) {
                 true => format!("it {did}, although it had in its trial"),
                 false => format!("{why}; {FRESH_WORKER}"),

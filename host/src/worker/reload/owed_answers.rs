@@ -42,6 +42,11 @@ impl OwedAnswers {
         true
     }
 
+    /// Libraries whose loads are owed.
+    pub(super) fn loads(&self) -> impl Iterator<Item = LibraryId> {
+        self.steps.iter().filter(|(_, step)| **step == OwedStep::Load).map(|(id, _)| *id)
+    }
+
     /// Gives up all steps, and returns them.
     pub(super) fn give_up(&mut self) -> BTreeMap<LibraryId, OwedStep> {
         self.given_up.extend(self.steps.keys());
@@ -58,6 +63,7 @@ mod tests {
         let (mut owed, [a, b]) = (OwedAnswers::default(), [LibraryId(0), LibraryId(1)]);
         owed.note(a, OwedStep::Load);
         owed.note(b, OwedStep::Stage);
+        assert_eq!(owed.loads().collect::<Vec<_>>(), [a]);
         assert!(owed.answered(b));
         assert_eq!(owed.give_up(), BTreeMap::from([(a, OwedStep::Load)]));
         owed.note(a, OwedStep::Stage);

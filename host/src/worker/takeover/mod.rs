@@ -6,6 +6,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `ended_loads` | Tells of loads that ended a predecessor. |
 //! | `equip` | Gives a core its ciphers and its secret. |
 //! | `predecessor_memory` | Opens the memory files of a predecessor. |
 //! | `reconcile` | Matches connections with sessions, and finds unread input. |
@@ -14,6 +15,7 @@
 //! | `successor` | Goes on with a predecessor's builds and ports. |
 //! | `trial` | Tries whether this binary could take over. |
 
+mod ended_loads;
 mod equip;
 mod predecessor_memory;
 mod reconcile;

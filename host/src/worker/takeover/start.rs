@@ -42,6 +42,7 @@ use crate::worker::reload::config_in_force::{ConfigInForce, recorded};
 use crate::worker::reload::ports::Ports;
 use crate::worker::save::Saver;
 use crate::worker::shell::Shell;
+use crate::worker::takeover::ended_loads;
 use crate::worker::takeover::equip::equip;
 use crate::worker::takeover::predecessor_memory::{Files, Memory, open};
 use crate::worker::takeover::reconcile::{Backlog, HandedOver, reconcile};
@@ -60,7 +61,6 @@ use greenroom_core::reload::request::Requester;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
@@ -247,9 +247,11 @@ fn begin(
     if fresh {
         worker.shell.read_saved()?;
         worker.shell.threads.prepare.send(Job::RemoveOthers(BTreeSet::new()));
-        load_all(worker, &hello.found.libraries)?;
+        ended_loads::note_all(&mut worker.shell, hello);
+        load_all(worker, hello)?;
     } else {
         successor::go_on(&mut worker.shell, hello)?;
+        ended_loads::note_all(&mut worker.shell, hello);
         look_at_files(worker, hello);
     }
     worker.shell.core.restart_jobs(hello.crashed);
@@ -275,11 +277,15 @@ fn begin(
 ///
 /// An error names a library that was asked for by its path and cannot be loaded. If no worker of
 /// the host ever served, the keeper ends the host then.
-fn load_all(worker: &mut Worker, libraries: &[(PathBuf, bool)]) -> Result<(), String> {
+fn load_all(worker: &mut Worker, hello: &Hello) -> Result<(), String> {
+    let libraries = &hello.found.libraries;
     let mut answers = Vec::new();
-    for (path, _) in libraries {
+    for (path, named) in libraries {
         let (reply, answer) = channel();
-        worker.drivers.reload.request_load(&mut worker.shell, path.clone(), Requester::Start, Some(reply));
+        // The watcher leaves content alone whose loads have ended processes.
+        let is_wanted = *named || hello.ended_loads.is_empty();
+        let by = if is_wanted { Requester::Start } else { Requester::Watcher };
+        worker.drivers.reload.request_load(&mut worker.shell, path.clone(), by, Some(reply));
         answers.push(answer);
     }
     // The keeper does not accept before `Ready`, so these passes read no client.
