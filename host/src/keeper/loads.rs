@@ -6,10 +6,11 @@
 //! process writes such a load to the ledger, and leaves a build alone whose loads have ended two
 //! processes.
 
-use crate::protocol::keeper::{EndedLoad, Load};
+use crate::protocol::keeper::{EndedLoad, LOADS_MAX, Load};
 use greenroom_core::reload::request::LibraryId;
 
-/// Loads under way, and those that ended a process: the last build of each path.
+/// Loads under way, and those that ended a process: of each path the last build that was to be
+/// committed, and each generation.
 #[derive(Default)]
 pub(super) struct Loads {
     under_way: Vec<Load>,
@@ -32,16 +33,19 @@ impl Loads {
     pub(super) fn ended(&mut self, how: &str, loads: Option<LibraryId>) -> Option<String> {
         let under_way = std::mem::take(&mut self.under_way);
         let load = under_way.into_iter().find(|load| loads.is_some_and(|id| id.0 as u64 == load.library))?;
-        let same = |e: &&EndedLoad| e.load.path == load.path && e.load.build == load.build;
+        let generation = |e: &EndedLoad| e.load.path == load.path && e.load.generation == load.generation;
+        let same = |e: &&EndedLoad| generation(e) && e.load.build == load.build;
         let times = 1 + self.ended.iter().find(same).map_or(0, |e| e.times);
-        self.ended.retain(|e| e.load.path != load.path);
+        self.ended.retain(|e| !generation(e));
         let path = load.path.display().to_string();
         self.ended.push(EndedLoad { load, times, how: how.to_owned(), told: false });
         Some(path)
     }
 
-    /// Notes that a process serves which knows of all loads that ended others.
+    /// Notes that a process serves which knows of all loads that ended others. A recorded build
+    /// whose load ended one was loaded by now, or is given up.
     pub(super) fn told(&mut self) {
+        self.ended.retain(|e| e.load.generation == 0 || e.times >= LOADS_MAX);
         self.ended.iter_mut().for_each(|e| e.told = true);
     }
 
@@ -61,6 +65,7 @@ mod tests {
             library,
             path: path.into(),
             build: build.to_owned(),
+            generation: 0,
             by: "watcher".to_owned(),
         };
         let of = |loads: &Loads| -> Vec<_> {
@@ -88,5 +93,27 @@ mod tests {
         loads.are_under_way(vec![load(0, "a.so", "2")]);
         loads.ended("a signal", a);
         assert_eq!(of(&loads), [one("3", 1, false), one("2", 1, false)]);
+    }
+
+    #[test]
+    fn a_generation_that_was_loaded_after_all_begins_its_count_anew() {
+        let load = Load {
+            library: 0,
+            path: "a.so".into(),
+            build: "1".to_owned(),
+            generation: 7,
+            by: "host".to_owned(),
+        };
+        let mut loads = Loads::default();
+        let end = |loads: &mut Loads| {
+            loads.are_under_way(vec![load.clone()]);
+            loads.ended("a signal", Some(LibraryId(0)));
+            loads.that_ended()[0].times
+        };
+        assert_eq!(end(&mut loads), 1);
+        loads.told();
+        assert_eq!((end(&mut loads), end(&mut loads)), (1, 2));
+        loads.told();
+        assert_eq!(end(&mut loads), 3);
     }
 }

@@ -196,9 +196,14 @@ pub struct Load {
     pub path: PathBuf,
     /// SHA-256 of the build.
     pub build: String,
+    /// Generation of the build; 0: it has none before its commit.
+    pub generation: u64,
     /// Requester of the reload, as the ledger names it.
     pub by: String,
 }
+
+/// Loads of a build that may end workers, before it is left alone.
+pub const LOADS_MAX: u32 = 2;
 
 /// Load that ended workers.
 #[derive(Debug, Clone, Serialize, Deserialize)]

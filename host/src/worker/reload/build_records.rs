@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::config::file_contents::FileContents;
 use crate::plugin::room::RoomLeft;
 use crate::plugin::stage::NOT_WRITTEN;
+use crate::protocol::keeper::LOADS_MAX;
 use crate::worker::reload::held_files;
 use crate::worker::reload::running_build::RunningBuild;
 use greenroom_core::core::Core;
@@ -34,9 +35,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-
-/// Loads that may end a worker before the watcher leaves a file alone.
-pub(in crate::worker) const TRIES_MAX: u32 = 2;
 
 /// Bytes of initial-exec thread-local storage that a process has for builds: what glibc keeps free
 /// (about 1,700 by default), without a rest for libraries of the system.
@@ -50,7 +48,7 @@ pub(in crate::worker) struct LibraryRecord {
     /// Hash of the file that was last seen there when the record was written. The watcher does not
     /// try the same content again.
     pub seen: Option<String>,
-    /// Hash of the file that was about to be loaded, and how often. After [`TRIES_MAX`] loads that
+    /// Hash of the file that was about to be loaded, and how often. After [`LOADS_MAX`] loads that
     /// ended a worker, the file counts as seen.
     #[serde(default)]
     pub trying: Option<(String, u32)>,
@@ -108,10 +106,10 @@ impl LibraryRecord {
     }
 
     /// Hash of the file that the watcher need not load again: the one last seen, or one whose loads
-    /// have ended [`TRIES_MAX`] workers.
+    /// have ended [`LOADS_MAX`] workers.
     pub(in crate::worker) fn seen(&self) -> Option<String> {
         match &self.trying {
-            Some((hash, times)) if *times >= TRIES_MAX => Some(hash.clone()),
+            Some((hash, times)) if *times >= LOADS_MAX => Some(hash.clone()),
             _ => self.seen.clone(),
         }
     }

@@ -17,6 +17,7 @@ pub(super) fn say_loads(shell: &mut Shell, owed: &OwedAnswers, read: &HashMap<Li
         library: id.0 as u64,
         path: shell.core.reloads.libraries()[id.0].path.clone(),
         build: read.get(&id).cloned().unwrap_or_default(),
+        generation: 0,
         by: shell.core.reloads.under_way(id).map(|r| requester(r.by)).unwrap_or_default(),
     };
     let loads = owed.loads().map(load).collect();

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `ended_loads` | Tells of loads that ended a predecessor. |
 //! | `equip` | Gives a core its ciphers and its secret. |
+//! | `load_build` | Loads recorded builds, unless that has ended processes. |
 //! | `predecessor_memory` | Opens the memory files of a predecessor. |
 //! | `reconcile` | Matches connections with sessions, and finds unread input. |
 //! | `save_alone` | Saves in a host that stops and can start no worker. |
@@ -17,6 +18,7 @@
 
 mod ended_loads;
 mod equip;
+mod load_build;
 mod predecessor_memory;
 mod reconcile;
 mod save_alone;

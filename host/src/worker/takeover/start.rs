@@ -247,11 +247,14 @@ fn begin(
     if fresh {
         worker.shell.read_saved()?;
         worker.shell.threads.prepare.send(Job::RemoveOthers(BTreeSet::new()));
-        ended_loads::note_all(&mut worker.shell, hello);
+        ended_loads::leave_alone(&mut worker.shell, hello);
         load_all(worker, hello)?;
+        // Behind the loads: with a line in the ledger, the next worker would not be a first one.
+        ended_loads::tell(&mut worker.shell, hello);
     } else {
         successor::go_on(&mut worker.shell, hello)?;
-        ended_loads::note_all(&mut worker.shell, hello);
+        ended_loads::leave_alone(&mut worker.shell, hello);
+        ended_loads::tell(&mut worker.shell, hello);
         look_at_files(worker, hello);
     }
     worker.shell.core.restart_jobs(hello.crashed);

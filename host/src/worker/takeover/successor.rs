@@ -12,6 +12,7 @@
 //! | either of these | no way back | The build goes on, and the log says why. |
 //! | any | none | The build goes on, and so do its probation and its canary. |
 //! | a canary's candidate | has killed a worker lately | The canary is taken back. |
+//! | any | its loads have ended two workers | See [`super::load_build`]. |
 //!
 //! *Invariant*: nothing here commits. The first pass commits rollbacks, records and ledger lines
 //! together with the turns that it runs. Until then a worker that dies leaves the records of its
@@ -28,6 +29,7 @@ use crate::worker::reload::config_in_force::recorded_number;
 use crate::worker::reload::ports::{FailedBuild, Opening};
 use crate::worker::reload::roll_back::{record_roll_back, report_roll_back};
 use crate::worker::shell::Shell;
+use crate::worker::takeover::load_build::{give_up, load, load_beside};
 use greenroom_core::core::Core;
 use greenroom_core::ids::ServiceId;
 use greenroom_core::ledger::ProbationCounts;
@@ -94,11 +96,12 @@ pub(super) fn say_in_force(shell: &mut Shell) {
 /// the log; without the previous one the probation ends.
 fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Result<bool, String> {
     let id = shell.core.reloads.library(record.path.clone());
+    let unloadable = give_up(shell, hello, id, &mut record);
     let build = record.current.build();
-    let serving = record.current.load(shell.config.get(), shell.board)?;
+    let serving = load(shell, id, &record.path, &record.current)?;
     shell.core.go_on_with(&build, serving);
     shell.core.reloads.goes_on_with(id, build.clone(), record.seen(), record.highest);
-    go_on_with_others(shell, &mut record);
+    go_on_with_others(shell, hello, id, &mut record);
     // The core rolls back only to a build that stands by. A build that has passed its probation
     // gets one here that is over at once, so that the last build below it can stand by.
     let why = must_give_way(hello, &record, &build);
@@ -115,7 +118,7 @@ fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Re
         }
     }
     if let Some(OnProbation { before, until_ns, .. }) = &record.probation {
-        match before.load(shell.config.get(), shell.board) {
+        match load_beside(shell, hello, (id, &record.path), before) {
             Ok(serving) => {
                 shell.core.stand_by(&before.build(), serving);
                 shell.core.begin_probation(&build, &before.build(), *until_ns);
@@ -142,20 +145,24 @@ fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Re
     if let Some(why) = ends {
         end_with_line(shell, id, &build.library, Requester::Rule, why.to_owned())?;
     }
-    match why {
-        Some(why) if on_probation => give_way(shell, id, &build, why),
+    match (unloadable, why) {
+        (Some(unloadable), _) => {
+            unloadable.report(shell);
+            Ok(true)
+        }
+        (None, Some(why)) if on_probation => give_way(shell, id, &build, why),
         _ => Ok(false),
     }
 }
 
 /// Goes on with a library's converters, one of which may be the candidate of a canary. A candidate
 /// that cannot be loaded ends its canary.
-fn go_on_with_others(shell: &mut Shell, record: &mut LibraryRecord) {
+fn go_on_with_others(shell: &mut Shell, hello: &Hello, id: LibraryId, record: &mut LibraryRecord) {
     let canary = record.canary.take();
     let mut begun = None;
     for converter in &record.converters {
         let terms = canary.as_ref().filter(|c| c.generation == converter.generation).map(|c| &c.terms);
-        match (converter.load(shell.config.get(), shell.board), terms) {
+        match (load_beside(shell, hello, (id, &record.path), converter), terms) {
             (Ok(serving), Some(terms)) => {
                 shell.core.canaries().begin(&converter.build(), serving, terms.clone());
                 begun.clone_from(&canary);
