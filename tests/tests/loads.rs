@@ -162,3 +162,34 @@ fn a_build_that_no_successor_can_load_gives_way_to_the_one_before() {
         assert_eq!(client.ask("e"), "5 E2");
     }
 }
+
+/// A database or a file that a build needs may be away for a while. On probation it has one chance.
+#[test]
+fn a_build_that_refuses_to_start_in_a_successor_goes_on_once_it_can_or_gives_way_on_probation() {
+    for (probation, gives_way) in [("probation_ms = 0", false), ("probation_ms = 3600000", true)] {
+        let base = tempfile::tempdir().expect("a directory");
+        let (file, live) = (base.path().join("refuse"), base.path().join("libupper.so"));
+        compile_c("upper.c", &["-DEND=\"1\""], &live);
+        let host = Host::serve_limited("upper", &live, probation);
+        let mut client = Client::connect(host.addr("upper"));
+        assert_eq!(client.ask("a"), "1 A1");
+        let build = base.path().join("2.so");
+        compile_c("upper.c", &["-DEND=\"2\"", &format!("-DREFUSE_IF=\"{}\"", file.display())], &build);
+        let (code, report) = host.reload_from("upper", &build);
+        assert_eq!(code, Some(0), "{report}");
+
+        std::fs::write(&file, "").expect("a file");
+        // SAFETY: kill has no preconditions.
+        unsafe { libc::kill(host.worker_pid(), libc::SIGKILL) };
+        if gives_way {
+            assert_eq!(client.ask("b"), "2 B1");
+            let line = host.last_ledger_line();
+            assert_eq!(line["outcome"], "rolled-back", "{line}");
+            assert!(line["reason"].as_str().is_some_and(|why| why.ends_with("not now")), "{line}");
+        } else {
+            wait_for("three starts", || (host.log().matches("no worker serves").count() >= 3).then_some(()));
+            std::fs::remove_file(&file).expect("it can again");
+            assert_eq!(client.ask("b"), "2 B2");
+        }
+    }
+}

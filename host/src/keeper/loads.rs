@@ -29,8 +29,9 @@ impl Loads {
     }
 
     /// Notes that the worker has ended, and how. `loads`: the library whose code it was loading.
-    /// Returns the path of that; `None`: none was loaded.
-    pub(super) fn ended(&mut self, how: &str, loads: Option<LibraryId>) -> Option<String> {
+    /// `died`: it did not say itself that it cannot serve. Returns the library's path; `None`: none
+    /// was loaded.
+    pub(super) fn ended(&mut self, how: &str, loads: Option<LibraryId>, died: bool) -> Option<String> {
         let under_way = std::mem::take(&mut self.under_way);
         let load = under_way.into_iter().find(|load| loads.is_some_and(|id| id.0 as u64 == load.library))?;
         let generation = |e: &EndedLoad| e.load.path == load.path && e.load.generation == load.generation;
@@ -38,7 +39,7 @@ impl Loads {
         let times = 1 + self.ended.iter().find(same).map_or(0, |e| e.times);
         self.ended.retain(|e| !generation(e));
         let path = load.path.display().to_string();
-        self.ended.push(EndedLoad { load, times, how: how.to_owned(), told: false });
+        self.ended.push(EndedLoad { load, times, how: how.to_owned(), died, told: false });
         Some(path)
     }
 
@@ -73,25 +74,25 @@ mod tests {
         };
         let one = |build: &str, times, told| (build.to_owned(), times, told);
         let (mut loads, [a, b]) = (Loads::default(), [0, 1].map(|n| Some(LibraryId(n))));
-        assert_eq!(loads.ended("a signal", a), None);
+        assert_eq!(loads.ended("a signal", a, true), None);
         for times in 1..3 {
             loads.are_under_way(vec![load(0, "a.so", "1")]);
-            assert_eq!(loads.ended("a signal", a).as_deref(), Some("a.so"));
+            assert_eq!(loads.ended("a signal", a, true).as_deref(), Some("a.so"));
             assert_eq!(of(&loads), [one("1", times, false)]);
             loads.told();
             assert_eq!(of(&loads), [one("1", times, true)]);
         }
         // The one that waits behind it is not to blame, nor is one before its code was loaded.
         loads.are_under_way(vec![load(0, "a.so", "2"), load(1, "b.so", "3")]);
-        assert_eq!(loads.ended("a signal", b).as_deref(), Some("b.so"));
+        assert_eq!(loads.ended("a signal", b, true).as_deref(), Some("b.so"));
         loads.are_under_way(vec![load(0, "a.so", "2")]);
-        assert_eq!(loads.ended("a signal", None), None);
+        assert_eq!(loads.ended("a signal", None, true), None);
         assert_eq!(of(&loads), [one("1", 2, true), one("3", 1, false)]);
         loads.are_under_way(vec![load(0, "a.so", "2")]);
         loads.handed_over();
-        assert_eq!(loads.ended("a signal", a), None);
+        assert_eq!(loads.ended("a signal", a, true), None);
         loads.are_under_way(vec![load(0, "a.so", "2")]);
-        loads.ended("a signal", a);
+        loads.ended("a signal", a, true);
         assert_eq!(of(&loads), [one("3", 1, false), one("2", 1, false)]);
     }
 
@@ -107,7 +108,7 @@ mod tests {
         let mut loads = Loads::default();
         let end = |loads: &mut Loads| {
             loads.are_under_way(vec![load.clone()]);
-            loads.ended("a signal", Some(LibraryId(0)));
+            loads.ended("a signal", Some(LibraryId(0)), true);
             loads.that_ended()[0].times
         };
         assert_eq!(end(&mut loads), 1);

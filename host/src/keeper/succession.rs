@@ -220,11 +220,14 @@ impl Keeper {
             if reason == TOO_FEW_FILES {
                 self.release_left();
             }
+            self.loads.ended(&reason, ended.board.loads(), false);
             return self.cannot_start(reason);
         }
         let own = self.note_death(&ended);
+        // A turn that crashed is to blame, whatever another thread loads.
+        let loads = ended.board.loads().filter(|_| !own || ended.running().is_none());
         let how = self.worker.deaths().last().unwrap_or_default().to_owned();
-        if let Some(what) = self.loads.ended(&how, ended.board.loads()) {
+        if let Some(what) = self.loads.ended(&how, loads, true) {
             self.worker.deaths_mut().note(format!("{how}, while it loaded {what}"), own);
         }
         if let Some(by) = self.stop.deadline() {

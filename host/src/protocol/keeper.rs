@@ -214,6 +214,8 @@ pub struct EndedLoad {
     pub times: u32,
     /// End of the last one, in words.
     pub how: String,
+    /// Whether it died. Else it said itself that it cannot serve.
+    pub died: bool,
     /// A worker has served since, and told of it.
     pub told: bool,
 }

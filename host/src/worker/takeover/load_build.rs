@@ -6,6 +6,7 @@
 //! | build whose loads have ended two processes | becomes |
 //! | --- | --- |
 //! | the one that runs | The previous build is put in charge, if there is one. |
+//! | the same, by an error of its `new` | The same on probation. Else the start is repeated. |
 //! | the previous one, a converter, a canary's candidate | It is not loaded, and the log says so. |
 //!
 //! Data of a newer version that the build has left stays stored. Its sessions wait in quarantine
@@ -28,7 +29,8 @@ pub(super) struct Unloadable {
     line: u64,
 }
 
-/// Loads the build that runs. The keeper is told first: this process may not come back.
+/// Loads the build that runs. The keeper is told first: this process may not come back, or ends
+/// with the error.
 pub(super) fn load(
     shell: &mut Shell,
     id: LibraryId,
@@ -41,9 +43,16 @@ pub(super) fn load(
     shell.keeper.say_loads(vec![load]);
     shell.board.loads(Some(id));
     let serving = build.load(shell.config.get(), shell.board);
+    if serving.is_ok() {
+        is_loaded(shell);
+    }
+    serving
+}
+
+/// Notes that a load is over, and this process goes on.
+fn is_loaded(shell: &mut Shell) {
     shell.board.loads(None);
     shell.keeper.say_loads(Vec::new());
-    serving
 }
 
 /// Loads a build beside the one that runs, unless its loads have ended processes.
@@ -54,8 +63,8 @@ pub(super) fn load_beside(
     build: &RunningBuild,
 ) -> Result<Serving, String> {
     match ended(hello, path, build) {
-        Some(why) => Err(format!("{}, generation {}: {why}", build.library, build.generation)),
-        None => load(shell, id, path, build),
+        Some((why, _)) => Err(format!("{}, generation {}: {why}", build.library, build.generation)),
+        None => load(shell, id, path, build).inspect_err(|_| is_loaded(shell)),
     }
 }
 
@@ -67,7 +76,10 @@ pub(super) fn give_up(
     id: LibraryId,
     record: &mut LibraryRecord,
 ) -> Option<Unloadable> {
-    let why = ended(hello, &record.path, &record.current)?;
+    let (why, died) = ended(hello, &record.path, &record.current)?;
+    if !died && record.probation.is_none() {
+        return None;
+    }
     let build = record.current.build();
     let Some(before) = record.before().cloned() else {
         let (library, generation) = (&build.library, build.generation);
@@ -86,10 +98,10 @@ impl Unloadable {
     }
 }
 
-/// The reason why a build is not loaded; `None`: it is.
-fn ended(hello: &Hello, path: &Path, build: &RunningBuild) -> Option<String> {
+/// The reason why a build is not loaded, and whether processes died of it; `None`: it is.
+fn ended(hello: &Hello, path: &Path, build: &RunningBuild) -> Option<(String, bool)> {
     let is_it =
         |load: &Load| load.path == path && load.build == build.hash && load.generation == build.generation;
     let ended = hello.ended_loads.iter().find(|e| is_it(&e.load) && e.times >= LOADS_MAX)?;
-    Some(format!("loading it has ended {} workers: {}", ended.times, ended.how))
+    Some((format!("loading it has ended {} workers: {}", ended.times, ended.how), ended.died))
 }
