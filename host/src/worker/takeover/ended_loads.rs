@@ -6,11 +6,14 @@ use crate::worker::reload::carry_out::part_of;
 use crate::worker::shell::Shell;
 
 /// Leaves builds alone whose loads have ended [`LOADS_MAX`] processes, unless an operator asks for
-/// them.
+/// them. Concerns libraries that have no record yet: a record knows itself which content was seen
+/// last, and that may be later than such a load.
 pub(super) fn leave_alone(shell: &mut Shell, hello: &Hello) {
     for EndedLoad { load, .. } in of_reloads(hello).filter(|e| e.times >= LOADS_MAX) {
         let id = shell.core.reloads.library(load.path.clone());
-        shell.core.reloads.leave_alone(id, load.build.clone());
+        if shell.builds.get(id).is_none() {
+            shell.core.reloads.leave_alone(id, load.build.clone());
+        }
     }
 }
 

@@ -37,9 +37,13 @@ pub(super) fn load(
     path: &Path,
     build: &RunningBuild,
 ) -> Result<Serving, String> {
-    let RunningBuild { hash, generation, .. } = build.clone();
-    let load =
-        Load { library: id.0 as u64, path: path.to_owned(), build: hash, generation, by: "host".to_owned() };
+    let load = Load {
+        library: id.0 as u64,
+        path: path.to_owned(),
+        build: build.hash.clone(),
+        generation: build.generation,
+        by: "host".to_owned(),
+    };
     shell.keeper.say_loads(vec![load]);
     shell.board.loads(Some(id));
     let serving = build.load(shell.config.get(), shell.board);
