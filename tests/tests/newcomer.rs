@@ -482,6 +482,38 @@ fn a_refusal_at_the_start_is_said_once() {
     assert_eq!(lines(dev.addr())("good day"), "1: good day");
 }
 
+/// A command that ends leaves nothing: no program that its compiler has started, and no directory of
+/// a host that never served.
+#[test]
+fn a_command_that_ends_during_a_build_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().expect("an empty folder");
+    let name = "newcomer_left";
+    assert!(new(dir.path(), &[name, "--kind", "c"]).status.success());
+    let [home, places] = ["newcomer_left", "places"].map(|folder| dir.path().join(folder));
+    fs::create_dir(&places).expect("a folder");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut command = command(built("greenroom"), &home);
+    let listen = format!("{name}={}", taken.local_addr().expect("its address"));
+    command.args(["dev", "--listen", &listen]).stdin(Stdio::null()).env("TMPDIR", &places);
+    let dev = Dev::of(command);
+    dev.wait("nothing serves; change what is wrong");
+    let makefile = home.join("Makefile");
+    let text = fs::read_to_string(&makefile).expect("the Makefile");
+    assert!(text.contains("\tmv "), "{text}");
+    let waits = "\techo $$$$ > waits.new; mv waits.new waits; sleep 1000; true\n\tmv ";
+    fs::write(&makefile, text.replace("\tmv ", waits)).expect("an edit");
+    let shell = wait_for("a build", || fs::read_to_string(home.join("waits")).ok());
+    let children = format!("/proc/{0}/task/{0}/children", shell.trim());
+    let sleep = wait_for("its child", || fs::read_to_string(&children).ok().filter(|c| !c.is_empty()));
+    assert_eq!(dev.end(libc::SIGTERM), Some(0));
+    for process in [shell, sleep] {
+        let maps = format!("/proc/{}/maps", process.trim());
+        wait_for("its end", || fs::read(&maps).unwrap_or_default().is_empty().then_some(()));
+    }
+    let left: Vec<_> = fs::read_dir(&places).expect("a folder").flatten().map(|e| e.path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
 #[test]
 fn a_name_that_will_not_do_leaves_nothing_behind() {
     let dir = tempfile::tempdir().expect("an empty folder");
@@ -524,6 +556,7 @@ fn a_handler_is_made_in_a_workspace_and_beside_it() {
         assert_eq!(is_member, name.starts_with("handlers/"), "{said}");
     }
     let dev = Dev::start(dir.path(), "newcomer_member=127.0.0.1:0");
+    dev.wait("handlers/newcomer_member/greenroom.toml does not count here, ");
     assert!(lines(dev.addr())("good day").ends_with("1: good day"));
     assert_eq!(dev.end(libc::SIGINT), Some(0));
 }

@@ -67,6 +67,12 @@ pub fn settle() {
     let _ = rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
+/// Lets this process, and all that it starts, write to a terminal from the background, also where
+/// `stty tostop` is set. To be called before there is another thread.
+pub fn write_from_the_background() {
+    settle_signal(libc::SIGTTOU);
+}
+
 /// Gives a signal that is ignored its default again. A handler cannot be inherited, so one that is
 /// there is this process's own. SIGPIPE is ignored: a write to a closed pipe is an error, not an
 /// end. SIGTTOU, too: a worker is no foreground process, and its log may be a terminal.

@@ -73,9 +73,7 @@ impl DevHost {
         while UnixStream::connect(socket_path(&runtime)).is_ok() && Instant::now() < give_up {
             std::thread::sleep(Duration::from_millis(10));
         }
-        if UnixStream::connect(socket_path(&runtime)).is_err() {
-            let _ = std::fs::remove_dir_all(&runtime);
-        }
+        clear(&runtime);
         let binary = own_binary().map_err(failed)?;
         let mut command = Command::new(format!("/proc/self/fd/{}", binary.as_raw_fd()));
         command.arg0("greenroom").arg("--runtime").arg(&runtime);
@@ -112,10 +110,9 @@ impl DevHost {
 
     /// Waits for a host whose output has ended, and tells how it ended.
     pub(super) fn ended(mut self) -> String {
-        match self.wait(STOP_MAX) {
-            Some(how) => how,
-            None => "it does not end".into(),
-        }
+        let Some(how) = self.wait(STOP_MAX) else { return "does not end".into() };
+        clear(&self.runtime);
+        how
     }
 
     /// Stops the host in order, or kills it after some time, and deletes its runtime directory.
@@ -128,9 +125,7 @@ impl DevHost {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        if self.serves {
-            let _ = std::fs::remove_dir_all(&self.runtime);
-        }
+        clear(&self.runtime);
     }
 
     /// Waits for the end for some time. `None`: it goes on.
@@ -144,6 +139,13 @@ impl DevHost {
                 Ok(None) => std::thread::sleep(Duration::from_millis(10)),
             }
         }
+    }
+}
+
+/// Deletes a runtime directory that no host serves from.
+fn clear(runtime: &Path) {
+    if UnixStream::connect(socket_path(runtime)).is_err() {
+        let _ = std::fs::remove_dir_all(runtime);
     }
 }
 

@@ -33,6 +33,7 @@ use crate::cli::output::CommandFailure;
 use crate::cli::reload::ask_until_there_is_room;
 use crate::config::source::parse_listen;
 use crate::protocol::admin::{AdminCommand, Reply};
+use crate::sys::process_state::write_from_the_background;
 use addresses::ToldAddresses;
 use clap::Args;
 use event::{DevEvent, hear_signals, hints};
@@ -50,7 +51,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
-use tell::Colours;
+use tell::{Colours, ways_out_of_a_taken_address};
 use work::{Then, Work};
 
 /// Time without another event after which changed files count as saved.
@@ -115,6 +116,8 @@ impl DevArgs {
         let dir = self.path.canonicalize();
         let dir = dir.map_err(|e| failed(format!("{}: {e}", self.path.display())))?;
         let _only = only_one(&dir).map_err(failed)?;
+        // Compilers run in groups of their own.
+        write_from_the_background();
         // A library that its group may write is refused, and cargo makes files as the mask says.
         let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
         let _ = rustix::process::umask(mask | Mode::WGRP | Mode::WOTH);
@@ -148,6 +151,7 @@ impl DevArgs {
         };
         let how = if keys.is_some() { "q ends it, r builds anew" } else { "SIGINT ends it" };
         dev.colours.say(&format!("{}: built and swapped at each change; {how}", dev.dir.display()));
+        dev.config.others(&dev.project).iter().for_each(|why| dev.colours.complain(why));
         dev.look(now, true);
         dev.run(&events);
         dev.running.end();
@@ -384,10 +388,7 @@ impl Dev {
             self.config.place(line, true).iter().for_each(|place| self.colours.complain(place));
         }
         if is_taken {
-            self.colours.complain(
-                "another process has that address: end it (`ss -tulpn` names it), or take another address: \
-                 `greenroom dev --listen SERVICE=127.0.0.1:PORT`, `listen` in greenroom.toml, or PORT in the source",
-            );
+            self.colours.complain(&ways_out_of_a_taken_address(line));
         }
     }
 }

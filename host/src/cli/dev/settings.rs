@@ -31,6 +31,14 @@ impl DevConfig {
         }
     }
 
+    /// Configurations of single handlers in the folder, which do not count: a line for each.
+    pub(super) fn others(&self, project: &Project) -> Vec<String> {
+        let files = project.folders().into_iter().map(|folder| folder.join("greenroom.toml"));
+        let others = files.filter(|file| *file != self.path && file.is_file());
+        let ours = self.path.display();
+        others.map(|file| format!("{} does not count here, {ours} does", file.display())).collect()
+    }
+
     /// Path of the configuration, which need not be there.
     pub(super) fn path(&self) -> &Path {
         &self.path

@@ -25,6 +25,17 @@ enum Colour {
     Dim = 2,
 }
 
+/// Ways out for an author whose address another process has, behind the line of the log about it.
+pub(super) fn ways_out_of_a_taken_address(line: &str) -> String {
+    // An address alone is one of TCP.
+    let scheme = line.split_once(" can't listen on ").and_then(|(_, behind)| behind.split_once("://"));
+    let scheme = scheme.map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    format!(
+        "another process has that address: end it (`ss -tulpn` names it), or take another address: \
+         `greenroom dev --listen SERVICE={scheme}127.0.0.1:PORT`, `listen` in greenroom.toml, or PORT in the source"
+    )
+}
+
 impl Colours {
     /// Colours for terminals, unless `NO_COLOR` is set.
     pub(super) fn wanted() -> Colours {
