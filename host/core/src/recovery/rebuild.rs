@@ -70,8 +70,11 @@ pub(crate) struct Rebuilt {
 /// [`crate::input::Input::PassBegins`], which goes on across processes. O(n log n) in the
 /// records.
 pub(crate) fn rebuild(limits: Limits, found: Recovered, now_ns: u64) -> Rebuilt {
-    let Recovered { store, records, erased, without_secrets } = found;
+    let Recovered { store, records, erased, mended, without_secrets } = found;
     let mut lost: Vec<_> = erased.iter().map(describe).collect();
+    if mended > 0 {
+        lost.push(format!("damaged bytes in the directory of the store: {mended}; they are put right"));
+    }
     let mut host = HostState::new(limits, store);
     // Before the sessions, whose deadlines count from here.
     host.now_ns = now_ns;

@@ -9,7 +9,7 @@
 //!
 //! All numbers are little-endian. Header and directory have no checksum. A magic, layout, limit
 //! or epoch that cannot be true refuses the whole store; a directory byte that cannot be true
-//! costs its unit.
+//! is put right by the blocks of its unit, or costs the unit.
 //!
 //! The limit decides where the first unit begins, so the header states it. A successor whose
 //! configuration has another limit still finds the units. The limit of a store never changes.

@@ -10,6 +10,7 @@
 //! | [`layout`] | memory layout: header, directory, units, size classes |
 //! | `block` | a block's header |
 //! | `slabs` | slabs: allocated, filled, reclaimed |
+//! | `slab_class` | the class of a slab whose directory byte is damaged |
 //! | [`recover`] | the scan after a crash |
 //! | `tail` | bytes that grow behind a record, in its block |
 //! | `promise` | blocks that a reservation still has |
@@ -32,6 +33,7 @@ pub mod records;
 pub mod recover;
 pub(crate) mod room;
 pub(crate) mod shared;
+mod slab_class;
 mod slabs;
 pub mod snapshot;
 pub(crate) mod tail;

@@ -13,7 +13,8 @@
 //!
 //! A live block with a wrong checksum, or of a kind or version that this build does not know,
 //! is erased and named. Whatever the memory holds, the scan ends. A directory byte has no
-//! checksum: a wrong class that is a valid number shows only in the checksums of the blocks.
+//! checksum: one that is no class, or not that of the slab's first live block, is judged by the
+//! blocks (`slab_class.rs`), and put right. A slab that is free by its byte stays so.
 //!
 //! *Repeatable*: each write undoes something that was never committed, or erases a block for
 //! good. A recovery that is killed at any write and begun again finds the same records. Blocks
@@ -52,6 +53,8 @@ pub struct Recovered {
     pub records: Vec<Found>,
     /// Blocks that were live and cannot be read: the store no longer has them.
     pub erased: Vec<Erased>,
+    /// Directory bytes that were damaged and are put right: nothing is lost by them.
+    pub mended: usize,
     /// Records are those of a copy, which was made without secrets of sessions.
     pub without_secrets: bool,
 }
@@ -93,7 +96,7 @@ impl Store {
         memory.mark();
         memory.write(LAYOUT_AT, &LAYOUT.to_le_bytes());
         let mut store = Store::in_memory(memory, epoch, bytes_max);
-        let (mut records, mut erased) = (Vec::new(), Vec::new());
+        let (mut records, mut erased, mut mended) = (Vec::new(), Vec::new(), 0);
         // Units that have memory. An entry is written only once its unit has memory, so a byte
         // behind these is damage. Left alone, it would become a slab as the memory grows.
         let slots = (memory_bytes(bytes_max).min(store.memory.bytes().len()) - at) / UNIT;
@@ -110,30 +113,33 @@ impl Store {
         let end = directory.iter().rposition(|n| *n != 0).map_or(0, |last| last + 1);
         while store.units.len() < slots {
             let first = store.units.len();
-            let class = match store.memory.bytes()[DIRECTORY_AT + first] {
-                0 if first >= end => break,
-                n if n != 0 && usize::from(n) <= CLASSES.len() => usize::from(n) - 1,
-                n => {
-                    if n != FREE_UNIT {
-                        // The class is lost, so no block border in the unit can be trusted.
-                        erased.push(Erased::damaged(0, u64::from(n)));
-                        store.memory.write(DIRECTORY_AT + first, &[FREE_UNIT]);
-                    }
-                    store.units.push(FREE_UNIT);
-                    store.used.push(0);
-                    store.free_units += 1;
-                    continue;
-                }
-            };
             let begin = at + first * UNIT;
-            if begin + slab_units(class) * UNIT > store.memory.bytes().len() {
-                // No slab is entered before its memory is there, so the class is wrong.
-                erased.push(Erased::damaged(0, class as u64));
-                store.memory.write(DIRECTORY_AT + first, &[FREE_UNIT]);
+            let byte = store.memory.bytes()[DIRECTORY_AT + first];
+            // No slab is entered before its memory is there, so a class beyond it is wrong.
+            let written = usize::from(byte).checked_sub(1).filter(|c| *c < CLASSES.len());
+            let written = written.filter(|c| store.has_memory_for(begin, *c));
+            let class = match written {
+                _ if byte == FREE_UNIT => None,
+                Some(class) if !store.may_be_of_another_class(begin, class) => written,
+                _ => store.class_by_blocks(begin, written).or(written),
+            };
+            let Some(class) = class else {
+                if byte == 0 && first >= end {
+                    break;
+                }
+                if byte != FREE_UNIT {
+                    // The class is lost, so no block border in the unit can be trusted.
+                    erased.push(Erased::damaged(0, u64::from(byte)));
+                    store.memory.write(DIRECTORY_AT + first, &[FREE_UNIT]);
+                }
                 store.units.push(FREE_UNIT);
                 store.used.push(0);
                 store.free_units += 1;
                 continue;
+            };
+            if written != Some(class) {
+                store.memory.write(DIRECTORY_AT + first, &[class as u8 + 1]);
+                mended += 1;
             }
             store.units.extend(std::iter::repeat_n(class as u8 + 1, slab_units(class)));
             store.used.extend(std::iter::repeat_n(0, slab_units(class)));
@@ -145,7 +151,7 @@ impl Store {
             store.free[class][free..].reverse();
             store.empty_slabs += usize::from(store.used[first] == 0);
         }
-        Ok(Recovered { store, records, erased, without_secrets: false })
+        Ok(Recovered { store, records, erased, mended, without_secrets: false })
     }
 
     /// Decides about one block: free, erased or live. Repairs birth and death where a pass was

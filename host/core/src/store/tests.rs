@@ -218,6 +218,48 @@ fn damage_is_named_and_never_fatal() {
     }
 }
 
+/// Damages the directory: each byte by itself, each time to another class or to none, and all of them at
+/// once. No record is lost, and the store serves on.
+#[test]
+fn a_damaged_directory_is_put_right_by_the_blocks() {
+    let shared = Shared::new(Plain::default());
+    let mut store = Store::create(Box::new(shared.clone()), 8 << 20).unwrap();
+    let mut expected = Model::new();
+    for (key, size) in (0..).zip(CLASSES.into_iter().take(14).flat_map(|size| [size; 3])) {
+        // Payloads that look like blocks themselves: zeros, and ones whose words are all births.
+        let bytes = vec![(key % 3) as u8; size - HEADER];
+        store.put(None, Kind::State, key, &bytes).unwrap();
+        expected.insert(key, bytes);
+    }
+    store.commit();
+    let good = shared.image();
+    let units = store.units.len();
+    let mended = |image: &[u8]| {
+        let found = Store::recover(Box::new(Plain::cut_after(image, None)), LIMIT).unwrap();
+        assert_eq!(contents(&found.store, &found.records), expected);
+        assert!(found.erased.is_empty(), "{:?}", found.erased);
+        let mut store = found.store;
+        store.put(None, Kind::State, 1 << 40, b"goes on").unwrap();
+        store.commit();
+        found.mended
+    };
+    assert_eq!(mended(&good), 0);
+    let entries = DIRECTORY_AT..DIRECTORY_AT + units;
+    let slabs: Vec<_> = entries.clone().filter(|at| good[*at] != 0).collect();
+    let needed = (0..14).map(|class| 3_usize.div_ceil(slab_blocks(class)));
+    assert_eq!(slabs.len(), needed.sum::<usize>());
+    for &at in &slabs {
+        for byte in [0, 1, good[at] - 1, good[at] + 1, 17, 99].into_iter().filter(|byte| *byte != good[at]) {
+            let mut image = good.clone();
+            image[at] = byte;
+            assert_eq!(mended(&image), 1, "entry {at} was {} and is {byte}", good[at]);
+        }
+    }
+    let mut image = good.clone();
+    image[entries].fill(0);
+    assert_eq!(mended(&image), slabs.len());
+}
+
 /// Fills a store to its limit. Puts without a reservation and deletions still succeed, and the
 /// freed memory serves other sizes.
 #[test]
@@ -340,8 +382,8 @@ fn the_layout_before_this_one_is_read() {
     assert!(said.contains("layout 9"), "{said}");
 }
 
-/// A unit whose class is lost is given up alone. Records behind it stay, and records in it
-/// never come back, even after its memory is used again.
+/// A unit whose class is lost, with no block that could tell it, is given up alone. Records behind
+/// it stay, and records in it never come back, even after its memory is used again.
 #[test]
 fn a_hole_in_the_directory_hides_nothing_behind_it() {
     let mut store = Store::new(LIMIT);
@@ -352,6 +394,9 @@ fn a_hole_in_the_directory_hides_nothing_behind_it() {
     for class in [0, 17, 200] {
         let mut image = store.image().to_vec();
         image[DIRECTORY_AT + hole] = class;
+        for k in &lost {
+            image[offset(refs[*k as usize]) + HEADER] ^= 1;
+        }
         let shared = Shared::new(Plain::from(image));
         let found = Store::recover(Box::new(shared.clone()), LIMIT).unwrap();
         let kept = contents(&found.store, &found.records);
