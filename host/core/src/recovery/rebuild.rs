@@ -73,7 +73,7 @@ pub(crate) fn rebuild(limits: Limits, found: Recovered, now_ns: u64) -> Rebuilt 
     let Recovered { store, records, erased, mended, without_secrets } = found;
     let mut lost: Vec<_> = erased.iter().map(describe).collect();
     if mended > 0 {
-        lost.push(format!("damaged bytes in the directory of the store: {mended}; they are put right"));
+        lost.push(format!("{mended} bytes of the directory of the store; the blocks told them again"));
     }
     let mut host = HostState::new(limits, store);
     // Before the sessions, whose deadlines count from here.
