@@ -15,8 +15,8 @@ use std::time::Duration;
 // Doc comments of the fields are the help text of the command line.
 #[derive(Args)]
 pub(super) struct Log {
-    /// error, warn, info, debug or trace; `reset` goes back to the configured level. Without it,
-    /// the levels in force are shown
+    /// off, error, warn, info, debug or trace; `reset` goes back to the configured level. Without
+    /// it, the levels in force are shown
     #[arg(value_name = "LEVEL | reset", value_parser = wanted)]
     level: Option<Wanted>,
     /// Lines about this service, and those of its handler; else of all that have no level of their
