@@ -13,6 +13,7 @@
 //! | read | messages of a session's input, connections that the shell has not read yet |
 //! | deliver | actions that wait |
 //! | stop | sessions that had no last turn yet |
+//! | send | sessions with much to send, by their bytes ([`crate::session::send_queue`]) |
 //!
 //! Stages have a budget each, so a stage that always uses its own up starves no other. A stage does
 //! at least one thing, whatever it costs. The core has no clock: code that takes longer than
@@ -37,6 +38,8 @@ pub(crate) const RECLAIM_NS: u64 = 400;
 pub(crate) const SESSION_NS: u64 = 200;
 /// Bytes that are copied in a nanosecond, about.
 const BYTES_PER_NS: u64 = 8;
+/// Bytes that the kernel takes in a microsecond, about.
+pub(crate) const SENT_BYTES_PER_US: u64 = 1_000;
 
 /// Work that a stage may still do.
 #[derive(Debug, Default)]
@@ -51,6 +54,11 @@ impl Budget {
     /// Begins a stage. `us`: microseconds that it may take, by estimate.
     pub(crate) fn begin(&mut self, us: u64) {
         *self = Budget { left_ns: us * 1000, is_counted: false };
+    }
+
+    /// Begins a stage that does one thing.
+    pub(crate) fn begin_least(&mut self) {
+        *self = Budget { left_ns: 1, is_counted: false };
     }
 
     /// Notes work that was done.

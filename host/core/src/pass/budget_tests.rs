@@ -202,3 +202,56 @@ fn effects_without_bytes_and_recipients_have_limits() {
     core.handle(Input::Commit);
     assert_eq!(reached(&mut core, Limit::TurnRecipientsMax), 1);
 }
+
+/// Much output for many sessions is sent a share at a time: the kernel copies what it takes. All of
+/// it is sent, each session has its turn, and one that speaks is answered at once.
+#[test]
+fn much_output_of_many_sessions_takes_its_share_of_each_pass() {
+    const BYTES: usize = 60_000;
+    let room = |a: &Action<'_>, staging: &mut Staging<'_>| {
+        match (a.kind, a.data.len) {
+            (action::OPENED, _) => _ = staging.subscribe(b"room"),
+            (action::MESSAGE, 0) => _ = staging.send(b"!\n"),
+            (action::MESSAGE, _) => _ = staging.broadcast(b"room", &[b'x'; BYTES], Broadcast::OTHERS),
+            _ => {}
+        }
+        Ok(())
+    };
+    // A share of 500,000 bytes, and no other bound.
+    let limits = Limits { pass_us: 500, sends_at_once_max: 1, output_bytes_pause: 65_536, ..limits() };
+    let (mut core, service) = serve(limits, Stub(room));
+    let mut now_ns = 1;
+    core.handle(Input::PassBegins { now_ns });
+    open(&mut core, service, 0..SESSIONS);
+    core.handle(Input::Commit);
+    let mut step = |core: &mut Core, slot: u32, line: &[u8]| {
+        now_ns += 1;
+        core.handle(Input::PassBegins { now_ns });
+        if !line.is_empty() {
+            core.handle(Input::Received { slot: Slot(slot), bytes: line });
+        }
+        core.handle(Input::Cascade);
+        core.handle(Input::Commit);
+        let mut sendable = Vec::new();
+        core.take_sendable(&mut sendable);
+        let mut sent = 0;
+        for slot in &sendable {
+            while let Some(n) = core.output(*slot, |pieces| pieces.iter().map(|p| p.len()).sum::<usize>()) {
+                core.handle(Input::Sent { slot: *slot, bytes: n, blocked: false });
+                sent += n;
+            }
+        }
+        (sendable, sent)
+    };
+    let all = BYTES * (SESSIONS as usize - 1);
+    let (_, mut sent) = step(&mut core, 0, b"y\n");
+    let mut passes = 1;
+    while sent < all {
+        assert_eq!(core.next_wake_ns(), Some(0));
+        let (first, more) = step(&mut core, 5, b"\n");
+        assert!(first.contains(&Slot(5)), "who speaks is answered in that pass");
+        assert!(more <= 500_000 + 3 * BYTES, "{more} bytes in a pass");
+        (sent, passes) = (sent + more - 2, passes + 1);
+    }
+    assert!((all / 500_000..=all / 400_000).contains(&passes), "{passes} passes");
+}

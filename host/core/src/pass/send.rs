@@ -7,13 +7,15 @@
 use crate::host_state::HostState;
 use crate::host_state::output::{self, offer};
 use crate::ids::Slot;
+use crate::limits::budget::SENT_BYTES_PER_US;
 use crate::limits::names::Limit;
 
 /// Appends the sessions that have output to send to `into`, after a commit. If more wait, the
 /// next pass is due at once. O(sessions appended).
 pub(crate) fn take_sendable(host: &mut HostState, into: &mut Vec<Slot>) {
-    let at_least = host.limits.host().sends_at_once_max;
-    if !host.send_queue.take(&mut host.sessions, at_least, into) {
+    let limits = host.limits.host();
+    let share = (limits.pass_us * SENT_BYTES_PER_US, limits.sends_at_once_max);
+    if !host.send_queue.take(&mut host.sessions, share, into) {
         host.limits.reached(Limit::SendsAtOnceMax);
     }
 }

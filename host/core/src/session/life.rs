@@ -30,6 +30,18 @@ pub use greenroom_state::session_record::Life;
 use greenroom_state::session_record::{SessionRecord, heard_units};
 use smallvec::SmallVec;
 
+/// List of [`super::send_queue::SendQueue`] that a session waits in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum SendList {
+    /// No list.
+    #[default]
+    None,
+    /// Sessions with much to send.
+    Large,
+    /// Other sessions.
+    Others,
+}
+
 /// Session: a connection of a service, and what the host holds of it.
 #[derive(Debug)]
 pub struct Session {
@@ -56,8 +68,8 @@ pub struct Session {
     pub(super) dirty: bool,
     /// Whether the kernel took less than it was offered. The shell reports when it takes more.
     pub(crate) kernel_full: bool,
-    /// Whether [`super::send_queue::SendQueue`] lists it among those that wait.
-    pub(super) waits_to_send: bool,
+    /// List of [`super::send_queue::SendQueue`] that it waits in.
+    pub(super) send_list: SendList,
     /// Whether [`super::table::Sessions`] holds terms of it.
     pub(crate) has_terms: bool,
     /// Whether its peer's silence is told, and goes on.
@@ -135,7 +147,7 @@ impl Session {
             output_fresh: false,
             dirty: false,
             kernel_full: false,
-            waits_to_send: false,
+            send_list: SendList::None,
             has_terms: false,
             silence_told: false,
             quarantine: None,

@@ -3,7 +3,8 @@
 //! One page of the directory tells the classes of 256 MiB of records. It has no checksum, but each
 //! live block has one, and the length that it states tells the class that a put has chosen.
 //!
-//! A free unit is never judged: what lies there was written by peers, too, and may look like blocks.
+//! A free unit is never judged: what lies there was written by peers, too, and may look like
+//! blocks.
 
 use super::block::{self, HEADER, Header, UNBORN};
 use super::layout::{CLASSES, UNIT, class_for, slab_blocks, slab_units};

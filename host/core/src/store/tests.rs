@@ -218,8 +218,8 @@ fn damage_is_named_and_never_fatal() {
     }
 }
 
-/// Damages the directory: each byte by itself, each time to another class or to none, and all of them at
-/// once. No record is lost, and the store serves on.
+/// Damages the directory: each byte by itself, each time to another class or to none, and all of
+/// them at once. No record is lost, and the store serves on.
 #[test]
 fn a_damaged_directory_is_put_right_by_the_blocks() {
     let shared = Shared::new(Plain::default());
