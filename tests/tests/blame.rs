@@ -13,6 +13,8 @@ fn source(service: &str) -> String {
             match &*line {
                 "kill" => unsafe { kill(std::process::id() as i32, 9); },
                 "eat" => eat(),
+                "protect" => protect(),
+                "hush" => hush(),
                 "spin" => loop { std::hint::spin_loop() },
                 _ => {}
             }
@@ -28,7 +30,33 @@ fn source(service: &str) -> String {
             }
             let count"#;
     let more = r#"
-unsafe extern "C" { fn kill(pid: i32, signal: i32) -> i32; }
+unsafe extern "C" {
+    fn kill(pid: i32, signal: i32) -> i32;
+    fn close(fd: i32) -> i32;
+    fn getsockopt(fd: i32, level: i32, name: i32, value: *mut i32, len: *mut u32) -> i32;
+    fn mprotect(at: usize, len: usize, rights: i32) -> i32;
+}
+/// Closes the worker's socket to the keeper, as a close too many may.
+fn hush() {
+    for fd in 3..100 {
+        let (mut kind, mut len) = (0_i32, 4_u32);
+        // SOL_SOCKET, SO_TYPE, SOCK_SEQPACKET
+        if unsafe { getsockopt(fd, 1, 3, &mut kind, &mut len) } == 0 && kind == 5 {
+            unsafe { close(fd) };
+        }
+    }
+}
+/// Leaves the host without the right to write its own records.
+fn protect() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    for line in maps.lines().filter(|l| l.contains("greenroom-records")) {
+        let range = line.split(' ').next().and_then(|r| r.split_once('-'));
+        let number = |text| usize::from_str_radix(text, 16).unwrap_or_default();
+        if let Some((begin, end)) = range.map(|(b, e)| (number(b), number(e))) {
+            unsafe { mprotect(begin, end - begin, 1) };
+        }
+    }
+}
 fn wait(path: &str) {
     while !std::path::Path::new(path).exists() {
         std::thread::sleep(std::time::Duration::from_millis(2));
@@ -86,6 +114,47 @@ fn a_line_whose_turn_is_killed_three_times_in_a_row_is_quarantined() {
     host.kill_worker();
     assert_eq!(other.ask("again"), "wild 3 again");
     assert_eq!(quarantined(&host).len(), 1);
+}
+
+/// A turn may break what the host needs, and return. The worker dies in the host's own code then,
+/// before the commit, and each successor runs the turn again.
+#[test]
+fn a_line_whose_turn_breaks_the_host_behind_it_is_quarantined() {
+    let library = Fixture::new("breaks", &source("breaks")).build();
+    let host = Host::serve_limited("breaks", &library, "crashes_max = 1000");
+    let mut others: Vec<_> = (0..8).map(|_| Client::connect(host.addr("breaks"))).collect();
+    others.iter_mut().for_each(|other| assert_eq!(other.ask("on"), "wild 1 on"));
+    let mut client = Client::connect(host.addr("breaks"));
+    assert_eq!(client.ask("first"), "wild 1 first");
+
+    client.send("second\nprotect\nthird\n");
+    others.iter_mut().for_each(|other| other.send("still\n"));
+
+    assert_eq!(client.line().expect("an answer"), "wild 2 second");
+    others.iter_mut().for_each(|other| assert_eq!(other.line().expect("an answer"), "wild 2 still"));
+    let list = quarantined(&host);
+    assert!(
+        list.len() == 1 && list[0].contains("its turn 4 (action message) was running at 3 deaths in a row"),
+        "{list:?}"
+    );
+    // The first death may have been counted against another turn of its pass.
+    assert!((3..=4).contains(&workers_before(&host)), "{}", host.log());
+}
+
+/// A worker that has lost its socket to the keeper serves those that it has, and nobody new.
+/// Another one takes over.
+#[test]
+fn a_worker_whose_socket_to_the_keeper_was_closed_is_replaced() {
+    let library = Fixture::new("hushed", &source("hushed")).build();
+    let host = Host::serve(&["hushed"], &[&library]);
+    let mut client = Client::connect(host.addr("hushed"));
+    assert_eq!(client.ask("first"), "wild 1 first");
+    client.send("hush\n");
+    let mut other = Client::connect(host.addr("hushed"));
+    assert_eq!(other.ask("on"), "wild 1 on");
+    assert!(workers_before(&host) >= 1);
+    assert_eq!(host.json(&["sessions", "--json"]).as_array().map(Vec::len), Some(2));
+    assert_eq!(quarantined(&host), [""; 0]);
 }
 
 /// A turn that never ends, and an operator who kills the worker for it.

@@ -125,6 +125,7 @@ impl Core {
             }
             Input::InputLeft => pass.host.leaves_input = true,
             Input::WallClock { unix_ns } => pass.host.take_wall_clock(unix_ns),
+            Input::OneByOne { ms } => pass.host.run_one_by_one(ms),
             Input::Opened { slot, id, service, kind, peer, at_ms, tls } => {
                 open::accept(&mut pass, Connection::accepted((slot, id), (service, kind), peer, at_ms), tls);
             }
@@ -521,9 +522,8 @@ impl Core {
     }
 
     /// Builds a core from the records that were found. `now_ns` is the clock of
-    /// [`Input::PassBegins`], which goes on across processes. The caller then adopts the
-    /// builds, begins jobs again and compares each survivor with the kernel, all before the
-    /// first pass.
+    /// [`Input::PassBegins`], which goes on across processes. The caller then adopts the builds,
+    /// begins jobs again and compares each survivor with the kernel, all before the first pass.
     pub fn recover(limits: Limits, found: Recovered, now_ns: u64) -> Successor {
         let rebuilt = rebuild(limits, found, now_ns);
         Successor { core: Core::over(rebuilt.host), survivors: rebuilt.survivors, lost: rebuilt.lost }

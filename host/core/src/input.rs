@@ -52,6 +52,12 @@ pub enum Input<'a> {
         /// goes back.
         now_ns: u64,
     },
+    /// Commit of each turn by itself, for a while: each stage of a pass does one thing. So a death
+    /// behind a turn tells which one it was.
+    OneByOne {
+        /// Milliseconds.
+        ms: u64,
+    },
     /// The time of the calendar, for the pass that begins next: nanoseconds since 1970, UTC; 0: the
     /// clock is set to an earlier time. Without it, turns are told what they were told before.
     WallClock {

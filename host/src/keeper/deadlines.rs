@@ -7,6 +7,10 @@ use crate::protocol::keeper::ToWorker;
 use greenroom_core::limits::names::Limit;
 use std::time::{Duration, Instant};
 
+/// Time in which a process must have ended that has closed its socket. The kernel closes it shortly
+/// before the end.
+const UNHEARD_MAX: Duration = Duration::from_secs(1);
+
 impl Keeper {
     /// Time that the poll may sleep: until the first deadline of any part. `None`: no part has one.
     pub(super) fn timeout(&self) -> Option<Duration> {
@@ -22,6 +26,7 @@ impl Keeper {
             self.observer.deadline(),
             self.manager.deadline(),
             self.log_levels.deadline(),
+            self.unheard_since.map(|since| since + UNHEARD_MAX),
         ];
         all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }
@@ -36,6 +41,13 @@ impl Keeper {
                 _ => "no worker serves yet; see `greenroom status`".into(),
             };
             caller.refuse(&why, self.audit());
+        }
+        // A handler may have closed the socket. The process serves, but nobody can tell it
+        // anything.
+        if self.unheard_since.is_some_and(|since| since + UNHEARD_MAX <= now) {
+            tracing::error!("the worker has lost its socket to the keeper; it is replaced");
+            self.unheard_since = None;
+            self.worker.kill();
         }
         // A start that hangs would leave all connections waiting. The kill is reaped like a death.
         if self.worker.is_overdue(now) && !self.stop.saves_alone() {

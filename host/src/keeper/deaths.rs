@@ -60,6 +60,12 @@ impl Ended {
         self.board.running().filter(|_| self.board.stalled_ms().is_some() || !self.crashed_elsewhere())
     }
 
+    /// Action that ran last and was not committed when the process crashed. `None`: there was none,
+    /// or another thread crashed.
+    pub(super) fn uncommitted(&self) -> Option<Running> {
+        self.board.uncommitted().filter(|_| self.cause().1 && !self.crashed_elsewhere())
+    }
+
     /// Whether a thread crashed that runs no turns: that of a job or of a reload.
     pub(super) fn crashed_elsewhere(&self) -> bool {
         self.board.crashed_elsewhere()
@@ -103,6 +109,8 @@ pub(super) struct Deaths {
     last: Option<String>,
     /// Some process caused its own death since a process served last.
     crashed: bool,
+    /// The process that ended last crashed behind a turn that was not committed.
+    behind_a_turn: bool,
     /// The process before the next one has handed over.
     handed_over: bool,
     /// Time of the first end of a process since one served: from then on no worker serves.
@@ -131,6 +139,12 @@ impl Deaths {
         self.crashed
     }
 
+    /// Whether the process that ended last crashed behind a turn, before that was committed. The
+    /// next one commits each turn by itself for a while, so that a death tells which turn did it.
+    pub(super) fn crashed_behind_a_turn(&self) -> bool {
+        self.behind_a_turn
+    }
+
     /// Whether the process that ended last has handed over.
     pub(super) fn has_handed_over(&self) -> bool {
         self.handed_over
@@ -149,6 +163,7 @@ impl Deaths {
     /// Notes whether a process that has ended has handed over, and the kind of its end.
     pub(super) fn note_end(&mut self, ended: &Ended) {
         self.handed_over = ended.handed_over();
+        self.behind_a_turn = ended.uncommitted().is_some();
         if self.handed_over {
             self.last = None;
         }

@@ -55,6 +55,7 @@ mod handshake_news;
 mod handshake_pace;
 pub mod handshaker_process;
 mod handshakes;
+mod listener;
 mod listeners;
 mod loads;
 mod log_level_steps;
@@ -140,6 +141,8 @@ pub struct Keeper {
     upgrade: Option<UpgradeUnderWay>,
     /// Reason why the worker asked for a fresh process during the upgrade.
     recycle_later: Option<String>,
+    /// Since when the worker's socket is closed although its process lives.
+    unheard_since: Option<Instant>,
     stop: Stop,
     /// Places in the table of open files for the start of a process.
     start_places: KeptPlaces,
@@ -186,6 +189,7 @@ impl Keeper {
             crashes: Crashes::default(),
             upgrade: None,
             recycle_later: None,
+            unheard_since: None,
             stop: Stop::default(),
             orphans_due: false,
             belongings: Belongings::default(),
@@ -265,6 +269,7 @@ impl Keeper {
             Event::Signal(SIGCHLD) => self.orphans_due = true,
             Event::Signal(signal) => self.stop(signal),
             Event::Read { config, by, stream } => self.propose(*config, by, stream),
+            Event::SocketGone(file) => self.listen_anew(&file),
             // Without a worker the message is dropped: a successor looks at all files.
             Event::Watched(WatchNews::Changed(path)) if self.options.config.watch => {
                 self.worker.send(&ToWorker::Changed(path));
@@ -288,6 +293,8 @@ impl Keeper {
                 Ok(Received::Nothing) => return,
                 Ok(Received::Closed) => {
                     self.worker.unlink(self.poll.registry());
+                    let ends = self.stop.is_requested() || self.worker.phase().is_handing_over();
+                    self.unheard_since = (!ends).then(Instant::now);
                     if !self.worker.has_process() {
                         // The worker ran in this process: no other can follow.
                         self.stop.end();
@@ -358,7 +365,7 @@ impl Keeper {
         self.acceptor.give_up_unasked(self.poll.registry());
         let (first, gap) = self.worker.is_ready(ports);
         let accepted = self.acceptor.follow_all(self.poll.registry(), self.worker.ports());
-        self.accepted(accepted);
+        self.has_listeners(accepted);
         if first {
             ready(&self.named_ports());
             self.acceptor.name_unused();

@@ -70,6 +70,11 @@ impl Phase {
         }
     }
 
+    /// Whether another process is to go on.
+    pub(super) fn is_handing_over(&self) -> bool {
+        matches!(self, Phase::HandingOver { .. })
+    }
+
     /// Notes that the keeper kills the process: a worker that served takes no commands any more.
     pub(super) fn ends(&mut self) {
         if let Phase::Serving { .. } = self {

@@ -12,6 +12,7 @@
 //! | the same, in a stop | a process that only saves |
 //! | in a turn, by its own doing | a note against action and generation; the next start, at once |
 //! | in a turn, by a kill from outside | a note against the action; the next start, as below |
+//! | behind a turn, before its commit, by its own doing | the same |
 //! | in its start, or by its own doing within 200 ms of serving | the next start, after a pause |
 //! | otherwise | the next start, at once |
 //!
@@ -152,6 +153,7 @@ impl Keeper {
             hears_failures: true,
             starts_tls: true,
             only_saves: self.stop.saves_alone(),
+            commits_each_turn: self.worker.deaths().crashed_behind_a_turn(),
             ended_loads: self.loads.that_ended(),
         }
     }
@@ -196,6 +198,7 @@ impl Keeper {
     pub(super) fn reap(&mut self) {
         let Some(status) = self.worker.exit_status() else { return };
         self.hear_last_words();
+        self.unheard_since = None;
         let ended = self.worker.bury(self.poll.registry(), status);
         if self.stop.end_alone(status.success()) {
             return;
@@ -264,14 +267,17 @@ impl Keeper {
                 // An endless turn, or one that takes all memory, is found by kills in a row.
                 match running {
                     Some(running) => self.note_kill_in_turn(ended, &how, &running),
-                    None => self.crashes.note_other(),
+                    None => match ended.uncommitted() {
+                        Some(last) => self.note_crash_behind_turn(ended, &how, &last),
+                        None => self.crashes.note_other(),
+                    },
                 }
                 tracing::error!(worker_pid = pid, "the worker died: {how}");
                 self.worker.deaths_mut().note(how, own);
                 // During the change of binaries, the upgrade waits for the old worker's end. If the
                 // new one fails to start, `cannot_start` decides.
                 if !self.is_swapping() {
-                    self.fail_upgrade("the worker died meanwhile");
+                    self.fail_upgrade("the worker ended meanwhile; ask again");
                 }
             }
         }
@@ -282,7 +288,7 @@ impl Keeper {
     /// upgrade is refused, even during the change of binaries: the new one ran the turn, too.
     fn note_death_in_turn(&mut self, ended: &Ended, how: String, running: &Running) {
         let pid = ended.pid;
-        self.fail_upgrade("the worker died meanwhile");
+        self.fail_upgrade("the worker ended meanwhile; ask again");
         let name = self.worker.service(running.service).map_or("?", |s| &s.name);
         let (generation, session, action) = (running.generation, running.session, running.action);
         tracing::error!(
@@ -309,6 +315,19 @@ impl Keeper {
             worker_pid = ended.pid, %service, generation = running.generation,
             session = public_number(running.session), action = action_name(running.action),
             turn = running.turn + 1, in_a_row, "the worker ended in a turn: {how}"
+        );
+    }
+
+    /// Logs a crash behind a turn whose commit had not come. The turn may have broken what the
+    /// process needs: three such deaths in a row are its own. The first may be another turn's, so
+    /// successors commit each by itself.
+    fn note_crash_behind_turn(&mut self, ended: &Ended, how: &str, last: &Running) {
+        let in_a_row = self.crashes.note_kill(self.death(&ended.board, how.to_owned(), last));
+        let service = self.worker.service(last.service).map_or("?", |s| &s.name);
+        tracing::warn!(
+            worker_pid = ended.pid, %service, generation = last.generation,
+            session = public_number(last.session), action = action_name(last.action),
+            turn = last.turn + 1, in_a_row, "the worker died behind a turn that was not committed: {how}"
         );
     }
 

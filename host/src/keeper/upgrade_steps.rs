@@ -20,7 +20,7 @@ use crate::keeper::tokens::TRIAL;
 use crate::keeper::upgrade::UpgradeStep;
 use crate::keeper::upgrade::UpgradeUnderWay;
 use crate::keeper::upgrade::open_binary;
-use crate::protocol::admin::Reply;
+use crate::protocol::admin::{NO_WORKER, Reply};
 use crate::protocol::keeper::ToKeeper;
 use crate::protocol::keeper::ToWorker;
 use crate::protocol::link::Link;
@@ -48,7 +48,7 @@ impl Keeper {
             return refuse("another upgrade is under way");
         }
         if !self.worker.serves() {
-            return refuse("no worker serves at the moment; see `greenroom status`");
+            return refuse(NO_WORKER);
         }
         if let Some(why) = stalled {
             return refuse(&why);
@@ -227,7 +227,7 @@ impl Keeper {
         }
         if let Some(u) = self.upgrade.take() {
             // The log has the line as well: the operator may be gone.
-            let line = format!("{}: refused, the worker before serves on: {why}", u.path.display());
+            let line = format!("{}: refused, the binary before goes on: {why}", u.path.display());
             tracing::warn!("{line}");
             let _ = u.answers.send(Reply::Error(line));
             if let UpgradeStep::Swapping { before: before @ Some(_) } = u.step {

@@ -104,6 +104,12 @@ impl Board {
         self.words[SEQ].store(seq + 1, Ordering::Release);
     }
 
+    /// Notes that all turns so far are committed. A store for each commit.
+    #[inline]
+    pub fn committed(self) {
+        self.words[ACTIONS].store(0, Ordering::Release);
+    }
+
     /// Notes which library's code is being loaded; `None`: none is. For the prepare thread alone.
     pub fn loads(self, library: Option<LibraryId>) {
         let number = library.map_or(0, |id| id.0 as u64 + 1);

@@ -34,7 +34,7 @@ pub(super) const GENERATION: usize = 4;
 pub(super) const DONE: usize = 5;
 /// Milliseconds that the action ran before the watchdog ended the process; 0: it did not.
 pub(super) const STALLED_MS: usize = 6;
-/// Actions of the batch.
+/// Actions of the batch; 0: none has run since the last commit.
 pub(super) const ACTIONS: usize = 7;
 /// Version of the text: odd while the text is written.
 pub(super) const TEXT_VERSION: usize = 8;
@@ -79,8 +79,8 @@ pub(super) const PLACE: usize = PLACE_BYTES + 1;
 /// Longest place, in bytes. A longer one is cut.
 pub(super) const PLACE_BYTES_MAX: usize = 512;
 /// Words about what runs, which no successor must read.
-pub(super) const RUN: [usize; 9] =
-    [SEQ, STALLED_MS, CRASHED, SEEN_MARK, LOOKED_AT, PASS_AT, LOADS, PASS, PLACE_BYTES];
+pub(super) const RUN: [usize; 10] =
+    [SEQ, ACTIONS, STALLED_MS, CRASHED, SEEN_MARK, LOOKED_AT, PASS_AT, LOADS, PASS, PLACE_BYTES];
 /// First word of the figures.
 pub(super) const FIGURES: usize = ((PLACE + PLACE_BYTES_MAX / 8) * 8).next_multiple_of(4096) / 8;
 /// Length of the file, in whole pages: 912 KiB.
@@ -121,12 +121,22 @@ pub(super) fn mark(seq: u64, done: u64) -> u64 {
 
 /// The action that runs, by the words of the beat.
 pub(super) fn running(w: &[u64]) -> Option<Running> {
-    (w[SEQ] & 1 != 0).then(|| Running {
+    (w[SEQ] & 1 != 0).then(|| last(w))
+}
+
+/// The action that ran last and is not committed; `None`: there is none, or a handler runs.
+pub(super) fn uncommitted(w: &[u64]) -> Option<Running> {
+    (w[SEQ] & 1 == 0 && w[ACTIONS] > 0).then(|| last(w))
+}
+
+/// The action that began last.
+fn last(w: &[u64]) -> Running {
+    Running {
         service: (w[WHAT] >> 32) as u16,
         generation: w[GENERATION],
         session: w[SESSION],
         // Behind the last one the handler is still at work, on what it left.
         turn: w[TURN] + w[DONE].min(w[ACTIONS].saturating_sub(1)),
         action: w[WHAT] as u32,
-    })
+    }
 }

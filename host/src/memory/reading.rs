@@ -3,7 +3,7 @@
 use crate::memory::board_layout::{
     BYTES, Busy, COUNTERS, CRASHED, DONE, JOBS, LIMITS, LOADS, LONGEST_MS, LOOKED_AT, PASS_AT, PLACE,
     PLACE_BYTES, PLACE_BYTES_MAX, PLACE_MARK, RUN, Running, SEEN_AT, SEEN_MARK, SEQ, STALLED_MS, TEXT,
-    TEXT_BYTES, TEXT_BYTES_MAX, TEXT_VERSION, mark, running,
+    TEXT_BYTES, TEXT_BYTES_MAX, TEXT_VERSION, mark, running, uncommitted,
 };
 use crate::memory::figures_layout::SERVICES_MAX;
 use crate::sys::crash_thread;
@@ -58,6 +58,12 @@ impl Reading {
     /// The action that was running. Exact if the process is dead.
     pub fn running(&self) -> Option<Running> {
         running(&self.words)
+    }
+
+    /// The action that ran last before the process died, if its commit had not come: the process
+    /// may have died of what it did. `None`: a handler ran, or all was committed.
+    pub fn uncommitted(&self) -> Option<Running> {
+        uncommitted(&self.words)
     }
 
     /// Work of the loop at this time. `None`: the loop sleeps, or the worker is of a version that

@@ -30,6 +30,8 @@ pub const FRESH_WORKER: &str = "a fresh worker takes over: try again";
 
 /// Beginning of the refusal of a command while the worker stalls. Nothing was asked then.
 pub const TAKES_NO_COMMANDS: &str = "the worker takes no commands";
+/// Why an upgrade is refused while a worker starts. The command asks again.
+pub const NO_WORKER: &str = "no worker serves at the moment; see `greenroom status`";
 
 /// A request of a command to the host.
 #[derive(Debug, Serialize, Deserialize)]

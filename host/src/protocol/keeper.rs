@@ -332,6 +332,9 @@ pub struct Hello {
     /// Loads that ended workers.
     #[serde(default)]
     pub ended_loads: Vec<EndedLoad>,
+    /// The previous worker crashed behind a turn: this one commits each turn by itself for a while.
+    #[serde(default)]
+    pub commits_each_turn: bool,
 }
 
 impl Hello {

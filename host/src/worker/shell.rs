@@ -123,6 +123,7 @@ impl Shell {
         self.core.handle(Input::Cascade);
         crash_points::pass(Point::Ran);
         self.core.handle(Input::Commit);
+        self.board.committed();
         self.sockets.input_is_committed();
         crash_points::pass(Point::Committed);
         // Behind the commit, so that the board never counts a turn that was lost.

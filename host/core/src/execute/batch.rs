@@ -75,9 +75,9 @@ pub(crate) fn run_batch(
     actions: &[Action<'_>],
     running: &mut RunningBatch,
 ) -> Ran {
-    let mut n = actions.len();
+    let mut n = if host.runs_one_by_one() { 1 } else { actions.len() };
     if host.quarantines.blocks_actions() {
-        n = runnable(host, slot, actions);
+        n = runnable(host, slot, &actions[..n]);
         if n == 0 {
             // A session that is closing can't wait for better code: it ends without its last
             // turn.

@@ -72,6 +72,8 @@ pub(crate) struct HostState {
     /// Time of the calendar in this pass: nanoseconds since 1970, UTC. For turns and for deadlines
     /// of entries: it may go back.
     pub(crate) wall_ns: u64,
+    /// Time until which each turn is committed by itself; 0: none is.
+    pub(crate) one_by_one_until_ns: u64,
     /// Time by which deadlines are judged, in nanoseconds: all that had arrived by then was read.
     /// The time of an earlier pass, so that a host that stood still hears its peers first.
     pub(crate) heard_until_ns: u64,
@@ -151,6 +153,7 @@ impl HostState {
         HostState {
             now_ns: 0,
             wall_ns: 0,
+            one_by_one_until_ns: 0,
             heard_until_ns: 0,
             leaves_input: false,
             budget: Budget::default(),
@@ -212,6 +215,11 @@ impl HostState {
         self.tables.tick(unix_ns / 1_000_000);
     }
 
+    /// Time of the calendar, in milliseconds since 1970; 0: not known yet.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        self.wall_ns / 1_000_000
+    }
+
     /// Counts the quarantined sessions of a library's services. O(quarantined sessions).
     pub(crate) fn quarantined(&self, library: &str) -> usize {
         let sessions = self.quarantines.slots().filter_map(|slot| self.sessions.get(slot));
@@ -220,7 +228,21 @@ impl HostState {
 
     /// Begins a stage of a pass, with a budget of its own.
     pub(crate) fn begin_stage(&mut self) {
-        self.budget.begin(self.limits.host().pass_us);
+        match self.runs_one_by_one() {
+            true => self.budget.begin_least(),
+            false => self.budget.begin(self.limits.host().pass_us),
+        }
+    }
+
+    /// Has each turn be committed by itself, for so many milliseconds.
+    pub(crate) fn run_one_by_one(&mut self, ms: u64) {
+        self.one_by_one_until_ns = self.now_ns + ms * 1_000_000;
+    }
+
+    /// Whether each turn is committed by itself.
+    #[inline]
+    pub(crate) fn runs_one_by_one(&self) -> bool {
+        self.now_ns < self.one_by_one_until_ns
     }
 
     /// Whether the stage under way leaves the rest of its work to the next pass. The first answer

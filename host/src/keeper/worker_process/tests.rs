@@ -48,6 +48,7 @@ fn hello() -> Hello {
         starts_tls: true,
         only_saves: false,
         ended_loads: Vec::new(),
+        commits_each_turn: false,
     }
 }
 

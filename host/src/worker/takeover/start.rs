@@ -65,6 +65,10 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
+/// Time in which a worker commits each turn by itself, if its predecessor crashed behind one. What
+/// did it is still in the input, and runs at once.
+const EACH_TURN_MS: u64 = 2_000;
+
 /// The link to the keeper, before a worker owns it.
 type KeeperSocket = Link<ToWorker, ToKeeper>;
 
@@ -258,6 +262,9 @@ fn begin(
         look_at_files(worker, hello);
     }
     worker.shell.core.restart_jobs(hello.crashed);
+    if hello.commits_each_turn {
+        worker.shell.core.handle(Input::OneByOne { ms: EACH_TURN_MS });
+    }
     // Before the first turn: a turn would build on a session that may have to be given up.
     worker.shell.datagrams.one_by_one = hello.crashed;
     let backlog = reconcile(&mut worker.shell, survivors, handed_over, hello.handed_over);
