@@ -91,6 +91,21 @@ impl<R: BufRead> Reader<R> {
     pub fn behind_head(from: R) -> Reader<R> {
         Reader { from, line: Vec::new(), number: 1, has_ended: false }
     }
+
+    /// Fails if anything but white space follows the last line: a second dump, say, which would be
+    /// left out.
+    fn nothing_follows(&mut self) -> Result<(), String> {
+        loop {
+            self.line.clear();
+            self.number += 1;
+            match self.from.read_until(b'\n', &mut self.line) {
+                Ok(0) => return Ok(()),
+                Ok(_) if self.line.trim_ascii().is_empty() => {}
+                Ok(_) => return Err(format!("line {} follows the end of the dump", self.number)),
+                Err(e) => return Err(format!("line {} can't be read: {e}", self.number)),
+            }
+        }
+    }
 }
 
 impl<R: BufRead> Iterator for Reader<R> {
@@ -107,6 +122,10 @@ impl<R: BufRead> Iterator for Reader<R> {
             Ok(0) => Err("the dump was cut off: its last line is no {\"end\": …}".to_owned()),
             Ok(_) => parse(&self.line).map_err(|e| format!("not a dump: line {number}: {e}")),
             Err(e) => Err(format!("line {number} can't be read: {e}")),
+        };
+        let read = match read {
+            Ok(DumpLine::End { .. }) => self.nothing_follows().and(read),
+            other => other,
         };
         self.has_ended = !matches!(
             read,
@@ -141,6 +160,9 @@ mod tests {
         assert!(head(&text[..first]).unwrap().is_ok());
         let read: Result<Vec<_>, _> = Reader::behind_head(&text[first..]).collect();
         assert_eq!(read.unwrap(), sample()[1..]);
+        let twice = [&text[first..], b"\n", &text[..]].concat();
+        let read: Result<Vec<_>, _> = Reader::behind_head(&twice[..]).collect();
+        assert_eq!(read.unwrap_err(), "line 6 follows the end of the dump");
         // Without its last line it was cut off.
         let end = text[..text.len() - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1;
         let read: Result<Vec<_>, _> = Reader::behind_head(&text[first..end]).collect();

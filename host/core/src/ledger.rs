@@ -212,6 +212,14 @@ pub struct RestoredTable {
     pub deleted: usize,
     /// Entries that were the same already.
     pub unchanged: usize,
+    /// Entries whose deadlines have passed, and that were left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub over: usize,
+}
+
+/// Whether a count is left out of JSON.
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Restored {

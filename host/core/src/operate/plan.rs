@@ -103,6 +103,13 @@ pub struct Plan {
     pub only_if: Vec<Expected>,
 }
 
+impl PlannedEntry {
+    /// Whether its deadline has passed, so that it would be gone at once.
+    pub(super) fn is_over(&self, wall_ms: u64) -> bool {
+        self.until.is_some_and(|until| until <= wall_ms)
+    }
+}
+
 impl Plan {
     /// Returns the services whose builds have checked something, in order.
     pub fn services(&self) -> Vec<String> {
@@ -152,6 +159,8 @@ pub(super) struct TableSurvey {
     pub(super) deletes: Vec<Vec<u8>>,
     /// Entries that are stored as planned or as given already.
     pub(super) unchanged: usize,
+    /// Entries whose deadlines have passed. They are planned as if they were not there.
+    pub(super) over: usize,
     /// Bytes of keys and values that the table will have. Limit `table_bytes_max` is held
     /// against this.
     pub(super) bytes: usize,
@@ -164,8 +173,8 @@ impl Survey {
         // Sessions that were gone at the check, then those that have gone since.
         let gone = || plan.gone.iter().chain(&self.gone).copied();
         let table = |(planned, t): (&PlannedTable, &TableSurvey)| {
-            let counts =
-                RestoredTable { put: t.puts.len(), deleted: t.deletes.len(), unchanged: t.unchanged };
+            let (put, deleted) = (t.puts.len(), t.deletes.len());
+            let counts = RestoredTable { put, deleted, unchanged: t.unchanged, over: t.over };
             (planned.name.clone(), counts)
         };
         Restored {

@@ -9,6 +9,7 @@
 //! - If a table has another owner, the plan is refused.
 //! - Sessions that are gone are counted and left out.
 //! - A state or value that a turn has changed since is overwritten.
+//! - An entry whose deadline has passed is left out, and one in its place is deleted.
 //!
 //! A restore runs between two passes. `has_room` reserves all bytes first, so the writes
 //! after it cannot fail. They count with the commit that the shell makes at once, together with
@@ -90,7 +91,6 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
         survey.tables.push(TableSurvey { bytes, ..TableSurvey::default() });
     }
     let found = &mut survey.tables[at.table];
-    let stored_bytes = |key: &[u8]| host.tables.entry_bytes(&planned.name, key).unwrap_or(0);
     if !at.stored {
         for (key, entry) in planned.entries.range(at.key.clone()..) {
             if left == 0 {
@@ -100,22 +100,7 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
                 return 0;
             }
             left -= 1;
-            let has =
-                |(version, bytes): &(u32, Vec<u8>)| has_entry(host, &planned.name, key, (*version, bytes));
-            let is_until = host.tables.until(&host.store, &planned.name, key) == entry.until;
-            match is_until && (has(&entry.kept) || entry.given.as_ref().is_some_and(has)) {
-                true => {
-                    found.unchanged += 1;
-                    // The stored form counts: the given one may be longer or shorter.
-                    found.bytes += if planned.deletes.is_none() { stored_bytes(key) } else { 0 };
-                }
-                false => {
-                    let before = if planned.deletes.is_some() { stored_bytes(key) } else { 0 };
-                    found.bytes = found.bytes.saturating_sub(before);
-                    found.bytes += key.len() + entry.kept.1.len() + deadline_bytes(entry.until);
-                    found.puts.push(key.clone());
-                }
-            }
+            survey_entry(host, planned, (key, entry), found);
         }
         // Keys that are stored and not planned are found in a second walk.
         (at.stored, at.key) = (true, Vec::new());
@@ -127,10 +112,7 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
                 return 0;
             }
             left -= 1;
-            if host.tables.value(&host.store, &planned.name, key).is_some() {
-                found.bytes = found.bytes.saturating_sub(stored_bytes(key));
-                found.deletes.push(key.clone());
-            }
+            survey_delete(host, planned, key, found);
         }
         *at = At { state: at.state, table: at.table + 1, ..At::default() };
         return left;
@@ -142,12 +124,53 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
             return 0;
         }
         left -= 1;
-        if !planned.entries.contains_key(key) {
+        if planned.entries.get(key).is_none_or(|entry| entry.is_over(host.wall_ms())) {
             found.deletes.push(key.to_vec());
         }
     }
     *at = At { state: at.state, table: at.table + 1, ..At::default() };
     left
+}
+
+/// Looks at a planned entry. One that is over is planned as if it were not there.
+fn survey_entry(
+    host: &HostState,
+    planned: &PlannedTable,
+    (key, entry): (&Vec<u8>, &PlannedEntry),
+    found: &mut TableSurvey,
+) {
+    if entry.is_over(host.wall_ms()) {
+        found.over += 1;
+        if planned.deletes.is_some() {
+            survey_delete(host, planned, key, found);
+        }
+        return;
+    }
+    let stored_bytes = || host.tables.entry_bytes(&planned.name, key).unwrap_or(0);
+    let has = |(version, bytes): &(u32, Vec<u8>)| has_entry(host, &planned.name, key, (*version, bytes));
+    let is_until = host.tables.until(&host.store, &planned.name, key) == entry.until;
+    match is_until && (has(&entry.kept) || entry.given.as_ref().is_some_and(has)) {
+        true => {
+            found.unchanged += 1;
+            // The stored form counts: the given one may be longer or shorter.
+            found.bytes += if planned.deletes.is_none() { stored_bytes() } else { 0 };
+        }
+        false => {
+            let before = if planned.deletes.is_some() { stored_bytes() } else { 0 };
+            found.bytes = found.bytes.saturating_sub(before);
+            found.bytes += key.len() + entry.kept.1.len() + deadline_bytes(entry.until);
+            found.puts.push(key.clone());
+        }
+    }
+}
+
+/// Looks at a key that is to be deleted.
+fn survey_delete(host: &HostState, planned: &PlannedTable, key: &[u8], found: &mut TableSurvey) {
+    if host.tables.value(&host.store, &planned.name, key).is_some() {
+        let bytes = host.tables.entry_bytes(&planned.name, key).unwrap_or(0);
+        found.bytes = found.bytes.saturating_sub(bytes);
+        found.deletes.push(key.to_vec());
+    }
 }
 
 /// Whether all that a survey found may and can be stored, and reserves the room. The survey
@@ -184,7 +207,7 @@ pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Re
         }
         // A table exists while it has entries.
         let stays = deletes.is_some() && host.tables.count(name) > found.deletes.len();
-        match (host.tables.contains(name), entries.is_empty() && !stays) {
+        match (host.tables.contains(name), entries.len() == found.over && !stays) {
             (true, true) => tables -= 1,
             (false, false) => tables += 1,
             _ => {}

@@ -252,7 +252,7 @@ fn a_survey_in_slices_finds_the_same() {
         let (done, _) = core.operator().restore(&plan).unwrap();
         assert_eq!(survey.found(&plan), done);
         // Plan and table share the multiples of 6 below 60, which are 10 of 30 keys.
-        assert_eq!(done.tables["free"], RestoredTable { put: 20, deleted: 20, unchanged: 10 });
+        assert_eq!(done.tables["free"], RestoredTable { put: 20, deleted: 20, unchanged: 10, over: 0 });
         assert_eq!((done.changed, done.missing, &done.missing_ids[..]), (20, 1, &[99][..]));
         assert_eq!(
             (core.tables().count("free"), core.tables().count("owned"), core.tables().len()),
@@ -261,6 +261,37 @@ fn a_survey_in_slices_finds_the_same() {
         let (again, _) = core.operator().restore(&plan).unwrap();
         assert_eq!((again.changed, again.unchanged, again.tables["free"].unchanged), (0, 20, 30));
     }
+}
+
+/// Entries whose deadlines have passed are left out, and an end that came meanwhile is no reason
+/// not to undo a restore.
+#[test]
+fn an_entry_that_is_over_is_left_out_and_stops_no_undoing() {
+    let mut core = core(0, Limits::default());
+    core.handle(Input::WallClock { unix_ns: 100_000_000 });
+    for key in ["a", "b"] {
+        core.host.tables.put(&mut core.host.store, "free", key.as_bytes(), 0, b"1v").unwrap();
+    }
+    core.handle(Input::Commit);
+    let mut planned = table(&core, "free", &[("a", "1v"), ("b", "2v"), ("c", "2v")]);
+    for (key, until) in [("a", 100), ("b", 101), ("c", 99)] {
+        planned.entries.get_mut(key.as_bytes()).unwrap().until = Some(until);
+    }
+    let plan = Plan { tables: vec![planned], ..Plan::default() };
+    let (done, replaced) = core.operator().restore(&plan).unwrap();
+    core.handle(Input::Commit);
+    assert_eq!(done.tables["free"], RestoredTable { put: 1, deleted: 1, unchanged: 0, over: 2 });
+    assert_eq!(core.tables().count("free"), 1);
+    let (again, _) = core.operator().restore(&plan).unwrap();
+    assert_eq!(again.tables["free"], RestoredTable { put: 0, deleted: 0, unchanged: 1, over: 2 });
+
+    core.handle(Input::WallClock { unix_ns: 101_000_000 });
+    let undoing = Plan { only_if: replaced.expected(), ..Plan::default() };
+    core.operator().restore(&undoing).unwrap();
+    core.host.tables.put(&mut core.host.store, "free", b"b", 0, b"3v").unwrap();
+    core.handle(Input::Commit);
+    let said = core.operator().restore(&undoing).unwrap_err();
+    assert!(said.contains("table free, key \"b\": it was written since"), "{said}");
 }
 
 /// Each limit is held against the sum of the plan, not against single items. A refused restore

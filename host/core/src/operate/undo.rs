@@ -105,14 +105,15 @@ pub(super) fn replaced(host: &HostState, plan: &Plan, survey: &Survey) -> Replac
             let until = host.tables.until(&host.store, &planned.name, key);
             Some(StoredEntry { version, value: value.to_vec(), until })
         };
-        for key in t.puts.iter().chain(&t.deletes) {
-            let of = ItemOf::Table { table: planned.name.clone(), key: key.clone() };
+        let of = |key: &[u8]| ItemOf::Table { table: planned.name.clone(), key: key.to_vec() };
+        for key in &t.puts {
             let after = planned.entries.get(key).map(|e| {
                 let (version, value) = e.kept.clone();
                 StoredEntry { version, value, until: e.until }
             });
-            add(of, stored(key), after);
+            add(of(key), stored(key), after);
         }
+        t.deletes.iter().for_each(|key| add(of(key), stored(key), None));
     }
     if bytes > UNDO_BYTES_MAX {
         (found.too_large, found.items) = (bytes as u64, Vec::new());
@@ -130,22 +131,26 @@ pub(super) fn is_stored(host: &HostState, expected: &Expected) -> Result<(), Str
             }
             let name = &host.services[service].offer.name;
             let since = host.sessions.get(slot).map_or(0, |s| s.turns.saturating_sub(*turns));
-            Err(format!(
-                "service {name}, session {session}: its state is another one by now; it has run {since} turns since"
-            ))
+            let by = match since {
+                0 => "it has run no turn since, so a reload or a rollback has converted it".to_owned(),
+                n => format!("it has run {n} turns since"),
+            };
+            Err(format!("service {name}, session {session}: its state is another one by now; {by}"))
         }
         Expected::Entry { table, key, is } => {
             let until = host.tables.until(&host.store, table, key);
+            let is_none = host.tables.value(&host.store, table, key).is_none();
             let stands = match is {
+                // An entry that has come to its end was not written by anybody.
+                Some(e) if is_none => e.until.is_some_and(|until| until <= host.wall_ms()),
                 Some(e) => has_entry(host, table, key, (e.version, &e.value)) && until == e.until,
-                None => host.tables.value(&host.store, table, key).is_none(),
+                None => is_none,
             };
             if stands {
                 return Ok(());
             }
             let owner = host.owners.get(table).map(|o| host.services[o.service].offer.name.as_str());
-            let by =
-                owner.map_or("by a turn".to_owned(), |name| format!("by turns, or at its end; owner {name}"));
+            let by = owner.map_or("by a turn".to_owned(), |name| format!("by turns; owner {name}"));
             let key = greenroom_state::json::bytes_to_json(key);
             Err(format!("table {table}, key {key}: it was written since, {by}"))
         }
