@@ -6,7 +6,10 @@ use greenroom_tests::fixture::{Fixture, tally_source};
 use greenroom_tests::host::Host;
 use greenroom_tests::wait_for;
 use serde_json::Value;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 /// The host's part of the status.
@@ -147,7 +150,7 @@ fn commands_get_in_again_after_the_admin_socket_was_deleted() {
     assert!(said.contains(&format!("in use by the greenroom host with pid {}", host.pid())), "{said}");
     wait_for("commands", || host.cli(&["status"]).status.success().then_some(()));
     wait_made_anew(&host, "copies", 1);
-    assert_eq!((mode(&host.runtime()), made_anew(&host, "locks")), (0o700, 2));
+    assert_eq!((mode(&host.runtime()), made_anew(&host, "locks")), (0o700, 3));
 
     host.kill_worker();
     assert_eq!(client.ask("still here"), "still here");
@@ -218,4 +221,33 @@ fn hosts_that_share_a_directory_leave_each_others_private_copies_alone() {
         assert_eq!(made_anew(host, "copies"), 0);
     }
     assert_eq!(client.ask("b"), "b");
+}
+
+/// A service's Unix socket whose file is deleted, alone and with its directory, can be connected to
+/// again. Connections that were there stay.
+#[test]
+fn a_unix_socket_of_a_service_that_was_deleted_is_made_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (sockets, config) = (dir.path().join("sockets"), dir.path().join("greenroom.toml"));
+    std::fs::create_dir(&sockets).expect("a directory");
+    let path = sockets.join("s.sock");
+    let text = format!("[service.echo]\nlisten = [\"unix:{}\"]\nsocket_mode = \"0660\"\n", path.display());
+    std::fs::write(&config, text).expect("a configuration");
+    let host = Host::serve_with(&[], &[&built("libecho.so")], |c| _ = c.arg("-c").arg(&config));
+    let connect = || UnixStream::connect(&path).ok().map(|s| Client::from(TcpStream::from(OwnedFd::from(s))));
+    let mut first = connect().expect("a connection");
+    assert_eq!(first.ask("one"), "one");
+
+    std::fs::remove_file(&path).expect("a file less");
+    wait_made_anew(&host, "sockets of services", 1);
+    assert_eq!(connect().expect("a connection").ask("two"), "two");
+    assert_eq!((first.ask("still"), mode(&path)), ("still".to_owned(), 0o660));
+
+    std::fs::remove_dir_all(&sockets).expect("a directory less");
+    let failing = || host_status(&host)["failing"].to_string();
+    wait_for("the reason", || failing().contains("No such file or directory").then_some(()));
+    std::fs::create_dir(&sockets).expect("a directory");
+    wait_made_anew(&host, "sockets of services", 2);
+    assert_eq!((connect().expect("a connection").ask("three"), failing()), ("three".into(), "[]".into()));
+    assert_eq!(first.ask("still"), "still");
 }

@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | the caller may not accept: no worker takes connections | when it may |
 //! | [`ACCEPTS_AT_ONCE`] connections came from one port | in the next round of the loop |
-//! | few descriptors are left ([`FileTable`]), or accepting fails | after [`ACCEPT_REST`] |
+//! | few descriptors are left ([`FileTable`]), or accepting fails | after [`ACCEPT_REST`] at most |
 //!
 //! Connections that are not accepted wait in the kernel's queue, so their clients see a slow host
 //! and no error.
@@ -21,13 +21,14 @@
 use crate::admin::time::rfc3339;
 use crate::clock::unix_ms;
 use crate::config::socket_file::SocketFile;
+use crate::keeper::bind::MadeFile;
 use crate::keeper::connections::{Batch, Connections};
 use crate::keeper::dialer::Dialer;
 use crate::keeper::handshakes::HandshakesUnderWay;
-use crate::keeper::listeners::Listeners;
+use crate::keeper::listeners::{Listeners, Queue};
 use crate::keeper::peer_watch::PeerWatch;
 use crate::keeper::table::FileTable;
-use crate::protocol::keeper::{EndpointId, HeldPort};
+use crate::protocol::keeper::HeldPort;
 use crate::protocol::status::Failing;
 use crate::sys::activation::GivenDescriptor;
 use greenroom_core::reload::ports::Port;
@@ -36,7 +37,6 @@ use greenroom_state::endpoint::over_tls;
 use mio::{Registry, Token};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// Token of the first listener; those below are the keeper's own.
@@ -89,8 +89,9 @@ pub(super) struct Acceptor {
     accept_again: BTreeSet<usize>,
     /// Those of TLS that go on once the handshaker takes more.
     after_handshakes: BTreeSet<usize>,
-    /// Time until which accepting rests. [`Acceptor::accept_again`] alone ends the rest.
-    rests_until: Option<Instant>,
+    /// Time until which accepting rests, unless one of the sockets that were held when it began is
+    /// given back. [`Acceptor::accept_again`] alone ends the rest.
+    rests_until: Option<(Instant, usize)>,
     /// Time and reason of the first failure in a row, so that only the first one is logged.
     failed: Option<(Instant, Failing)>,
     /// Connections accepted so far.
@@ -113,7 +114,7 @@ impl Acceptor {
         if self.handshakes.takes_more() {
             self.accept_again.append(&mut self.after_handshakes);
         }
-        let rests = self.rests_until.is_some_and(|at| now < at);
+        let rests = self.rests_until.is_some_and(|rest| now < self.rest_ends(rest, now));
         if may && !rests && !self.accept_again.is_empty() {
             self.rests_until = None;
             for index in std::mem::take(&mut self.accept_again) {
@@ -141,7 +142,7 @@ impl Acceptor {
             self.after_handshakes.insert(index);
             return;
         }
-        let room = match self.table.room(self.connections.len() + self.handshakes.len()) {
+        let room = match self.table.room(self.sockets()) {
             Ok(room) => room,
             Err(why) => return self.rest(index, why, accepted),
         };
@@ -191,7 +192,17 @@ impl Acceptor {
             accepted.out_of_files = true;
         }
         self.accept_again.insert(index);
-        self.rests_until = Some(Instant::now() + ACCEPT_REST);
+        self.rests_until = Some((Instant::now() + ACCEPT_REST, self.sockets()));
+    }
+
+    /// Sockets of peers that are held.
+    fn sockets(&self) -> usize {
+        self.connections.len() + self.handshakes.len()
+    }
+
+    /// End of a rest, which is `now` if there is room since.
+    fn rest_ends(&self, (at, held): (Instant, usize), now: Instant) -> Instant {
+        if self.sockets() < held { now } else { at }
     }
 
     /// Connections accepted so far.
@@ -209,7 +220,7 @@ impl Acceptor {
     pub(super) fn deadline(&self, may: bool, now: Instant) -> Option<Instant> {
         let goes_on = !self.after_handshakes.is_empty() && self.handshakes.takes_more();
         let accepts = match self.rests_until {
-            Some(until) => Some(until),
+            Some(rest) => Some(self.rest_ends(rest, now)),
             None => (goes_on || !self.accept_again.is_empty()).then_some(now),
         };
         let others = self.dialer.deadline().into_iter().chain(self.handshakes.deadline());
@@ -275,8 +286,27 @@ impl Acceptor {
         self.take_in(moved, ports)
     }
 
+    /// Files of the Unix sockets that are accepted from.
+    pub(super) fn socket_files(&self) -> Vec<MadeFile> {
+        self.listeners.files_made()
+    }
+
+    /// Makes the file of a Unix socket anew. `None`: no port has it any more.
+    pub(super) fn listen_anew(
+        &mut self,
+        registry: &Registry,
+        gone: &MadeFile,
+        ports: &[HeldPort],
+    ) -> Result<Option<Accepted>, String> {
+        let Some((index, waiting)) = self.listeners.bind_anew(registry, listener_token, gone)? else {
+            return Ok(None);
+        };
+        self.accept_again.insert(index);
+        Ok(Some(self.take_in(waiting, ports)))
+    }
+
     /// Takes in connections that were accepted from ports that are closed by now.
-    fn take_in(&mut self, moved: Vec<(OwnedFd, EndpointId)>, ports: &[HeldPort]) -> Accepted {
+    fn take_in(&mut self, moved: Queue, ports: &[HeldPort]) -> Accepted {
         let mut accepted = Accepted::default();
         for (fd, endpoint) in moved {
             let port = ports.iter().find(|p| p.endpoint == endpoint);
@@ -297,7 +327,7 @@ impl Acceptor {
             self.handshakes.forget(number);
         }
         // A descriptor is free.
-        self.rests_until = self.rests_until.map(|_| Instant::now());
+        self.rests_until = self.rests_until.map(|_| (Instant::now(), 0));
     }
 
     /// Drops the connections whose peers have left. Returns their number. O(connections).
@@ -346,6 +376,7 @@ fn listener_token(index: usize) -> Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::keeper::EndpointId;
     use mio::Poll;
     use std::net::TcpStream;
 

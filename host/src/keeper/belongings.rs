@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | private copies of builds in use | `upkeep`, and the keeper before it starts a process |
 //! | directories, locks, admin socket | `upkeep` |
+//! | Unix sockets of services | the keeper, told by `upkeep` |
 //!
 //! The keeper and the thread of `upkeep` share them. A lock is held while copies are written. So
 //! the keeper waits for a copy that is being written, and starts no worker from half of them.
 
+use crate::keeper::bind::MadeFile;
 use crate::runtime_dir::held_builds::{HeldBuilds, Restored};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,6 +23,8 @@ pub(super) struct Belongings(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     builds: HeldBuilds,
+    /// Files of Unix sockets that services listen at.
+    sockets: Vec<MadeFile>,
     /// Times that files were made anew, by kind.
     made: BTreeMap<String, u64>,
     /// Files that cannot be made anew, each with its reason, as of the last look.
@@ -36,6 +40,17 @@ impl Belongings {
     /// Holds exactly these private copies of a library. O(copies), an open file for each new one.
     pub(super) fn hold(&self, library: PathBuf, copies: Vec<PathBuf>) {
         self.state().builds.hold(library, copies);
+    }
+
+    /// Holds exactly these files of Unix sockets.
+    pub(super) fn hold_sockets(&self, sockets: Vec<MadeFile>) {
+        self.state().sockets = sockets;
+    }
+
+    /// Files of Unix sockets that are gone. Costs a stat for each that is held.
+    pub(super) fn gone_sockets(&self) -> Vec<MadeFile> {
+        let held = self.state().sockets.clone();
+        held.into_iter().filter(|file| !file.is_in_place()).collect()
     }
 
     /// Writes anew the private copies that are missing. Precedes each start of a process. If a copy

@@ -98,29 +98,45 @@ pub(super) fn why_not(address: &Address, e: &io::Error) -> String {
 /// File of a Unix socket that listens. Deletes the file with its own end, if the file is still the
 /// one that it made.
 #[derive(Debug)]
-pub(super) struct BoundFile {
-    path: Box<str>,
+pub(super) struct BoundFile(MadeFile);
+
+/// File as it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeFile {
+    pub(super) path: Box<str>,
     /// Device and inode.
-    made: (u64, u64),
+    inode: (u64, u64),
+}
+
+impl MadeFile {
+    /// Whether the file is still at its path. Costs a stat.
+    pub(super) fn is_in_place(&self) -> bool {
+        inode(&self.path).is_ok_and(|there| there == self.inode)
+    }
 }
 
 impl BoundFile {
+    /// The file.
+    pub(super) fn made(&self) -> &MadeFile {
+        &self.0
+    }
+
     /// Gives the file a mode and a group. The error says what cannot be given.
     pub(super) fn allow(&self, file: &SocketFile) -> Result<(), String> {
         if let Some(name) = &file.group {
             let gid = gid(name)?;
             let gid = rustix::fs::Gid::from_raw(gid.as_raw());
-            chown(&*self.path, None, Some(gid)).map_err(|e| format!("its group {name}: {e}"))?;
+            chown(&*self.0.path, None, Some(gid)).map_err(|e| format!("its group {name}: {e}"))?;
         }
         let mode = Mode::from_raw_mode(file.mode);
-        chmod(&*self.path, mode).map_err(|e| format!("its mode {:04o}: {e}", file.mode))
+        chmod(&*self.0.path, mode).map_err(|e| format!("its mode {:04o}: {e}", file.mode))
     }
 }
 
 impl Drop for BoundFile {
     fn drop(&mut self) {
-        if inode(&self.path).is_ok_and(|there| there == self.made) {
-            let _ = std::fs::remove_file(&*self.path);
+        if self.0.is_in_place() {
+            let _ = std::fs::remove_file(&*self.0.path);
         }
     }
 }
@@ -137,7 +153,7 @@ pub(super) fn bind_unix(path: &str) -> io::Result<(OwnedFd, BoundFile)> {
         }
         bound => bound?,
     }
-    let file = BoundFile { path: path.into(), made: inode(path)? };
+    let file = BoundFile(MadeFile { path: path.into(), inode: inode(path)? });
     // Nobody gets in before the mode is the wanted one: connects need the right to write.
     chmod(path, Mode::RUSR | Mode::WUSR)?;
     listen(&socket, BACKLOG)?;

@@ -7,12 +7,14 @@
 use crate::config::socket_file::SocketFile;
 use crate::keeper::Keeper;
 use crate::keeper::acceptor::Accepted;
+use crate::keeper::bind::MadeFile;
 use crate::keeper::handshake_news::{Purpose, Shaken};
 use crate::protocol::keeper::{ClientTls, HandshakeWanted, HeldPort, ToWorker};
 use greenroom_core::limits::names::Limit;
 use greenroom_core::reload::ports::Port;
 use greenroom_state::address::Address;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 impl Keeper {
@@ -41,6 +43,29 @@ impl Keeper {
         self.count_reached(Limit::OpenFiles, u64::from(accepted.out_of_files));
     }
 
+    /// Makes the file of a Unix socket anew that is gone. `status` shows a failure.
+    pub(super) fn listen_anew(&mut self, gone: &MadeFile) {
+        let registry = self.poll.registry();
+        let made = self.acceptor.listen_anew(registry, gone, self.worker.ports());
+        let path = Path::new(&*gone.path);
+        let failed = match made {
+            Ok(None) => None,
+            Ok(Some(accepted)) => {
+                self.belongings.count_made("sockets of services", path);
+                self.has_listeners(accepted);
+                None
+            }
+            Err(why) => Some(why),
+        };
+        self.failing.note(format!("{}, which is gone", path.display()), failed);
+    }
+
+    /// Notes that other listeners are in force, and queues the connections of those before.
+    pub(super) fn has_listeners(&mut self, accepted: Accepted) {
+        self.belongings.hold_sockets(self.acceptor.socket_files());
+        self.accepted(accepted);
+    }
+
     /// Begins an outbound connection that the worker asked for, within limit `connect_ms`.
     pub(super) fn dial(&mut self, number: u64, addr: Address, over_tls: Option<ClientTls>) {
         let patience = Duration::from_millis(self.options.config.limits.connect_ms);
@@ -66,7 +91,7 @@ impl Keeper {
     pub(super) fn follow_ports(&mut self, ports: Vec<HeldPort>) {
         if self.worker.uses_ports(ports) {
             let accepted = self.acceptor.follow(self.poll.registry(), self.worker.ports());
-            self.accepted(accepted);
+            self.has_listeners(accepted);
         }
     }
 

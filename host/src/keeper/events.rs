@@ -6,6 +6,7 @@
 
 use crate::admin::server::Asked;
 use crate::config::Config;
+use crate::keeper::bind::MadeFile;
 use crate::keeper::tokens::WAKER;
 use crate::mailbox::Mailbox;
 use crate::plugin::watch::WatchNews;
@@ -21,6 +22,8 @@ pub enum Event {
     Asked(Asked),
     /// SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGCHLD, by number.
     Signal(i32),
+    /// File of a service's Unix socket that is gone.
+    SocketGone(MadeFile),
     /// News of the watched files.
     Watched(WatchNews),
     /// The configuration was read again.

@@ -28,8 +28,9 @@
 //! All lists are short: each call is O(ports), or O(ports of the request x ports).
 
 use crate::config::socket_file::SocketFile;
-use crate::keeper::bind::{BoundFile, bind_tcp, bind_udp, bind_unix, set_tcp_options, why_not};
-use crate::keeper::given::{GivenSocket, GivenSockets};
+use crate::keeper::bind::MadeFile;
+use crate::keeper::given::GivenSockets;
+use crate::keeper::listener::{Listener, bind_and_listen, open};
 use crate::keeper::peer_watch::PeerWatch;
 use crate::protocol::keeper::{EndpointId, HeldPort};
 use crate::sys::activation::GivenDescriptor;
@@ -39,37 +40,17 @@ use greenroom_state::endpoint::over_tls;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{SocketFlags, sockopt};
+use rustix::net::sockopt;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Connections that are taken over from a port that moves, at most.
 const MOVED_MAX: usize = 4096;
 
-/// A port that listens.
-struct Listener {
-    /// The service, and the address that was asked for.
-    port: Port,
-    socket: OwnedFd,
-    /// File of a Unix socket that was bound here.
-    file: Option<BoundFile>,
-    /// The same socket, as systemd gave it.
-    given: Option<GivenSocket>,
-    /// The address that the kernel gave: another one than asked for, if port 0 was.
-    addr: Address,
-    /// Kind of its endpoint; empty: the service's first, or not told.
-    kind: Box<str>,
-    /// The number that the worker gave it, once it is accepted from.
-    endpoint: EndpointId,
-    /// Accepted from. False: opened for a reload that is not committed yet.
-    accepts: bool,
-    /// Whether connections begin with a handshake of TLS.
-    over_tls: bool,
-    /// Not a port of its own: it accepts for a port at all addresses, to which it has moved.
-    is_moved: bool,
-}
+/// Connections that were accepted from a socket that is closed, with their endpoints.
+pub(super) type Queue = Vec<(OwnedFd, EndpointId)>;
 
 /// All ports, by index. An index is never used again, so an event of a closed port names no other
 /// one. A closed port costs one empty place for the life of the keeper.
@@ -207,6 +188,36 @@ impl Listeners {
         self.places.iter().flatten().try_for_each(|l| l.allow(&self.files))
     }
 
+    /// Files of the Unix sockets that are accepted from.
+    pub(super) fn files_made(&self) -> Vec<MadeFile> {
+        let accepting = self.places.iter().flatten().filter(|l| l.accepts);
+        accepting.filter_map(|l| l.file.as_ref()).map(|file| file.made().clone()).collect()
+    }
+
+    /// Binds a Unix socket anew whose file is gone, so that clients find it again. Returns its
+    /// index, and the connections that wait at the old one. `None`: no port has this file any more.
+    pub(super) fn bind_anew(
+        &mut self,
+        registry: &Registry,
+        token: impl Fn(usize) -> Token,
+        gone: &MadeFile,
+    ) -> Result<Option<(usize, Queue)>, String> {
+        let is_it = |l: &Listener| l.accepts && l.file.as_ref().is_some_and(|file| file.made() == gone);
+        let found =
+            self.places.iter_mut().enumerate().find_map(|(i, l)| Some((i, l.as_mut().filter(|l| is_it(l))?)));
+        let Some((index, l)) = found else { return Ok(None) };
+        let fresh = open(&l.port)?;
+        fresh.allow(&self.files)?;
+        let fd = fresh.socket.as_raw_fd();
+        let polled = registry.register(&mut SourceFd(&fd), token(index), Interest::READABLE);
+        polled.map_err(|e| format!("{} can't be polled: {e}", l.addr))?;
+        let _ = registry.deregister(&mut SourceFd(&l.socket.as_raw_fd()));
+        let queue = std::iter::from_fn(|| l.accept(self.watch).ok().map(|fd| (fd, l.endpoint)));
+        let waiting = queue.take(MOVED_MAX).collect();
+        (l.socket, l.file) = (fresh.socket, fresh.file);
+        Ok(Some((index, waiting)))
+    }
+
     /// Closes ports that were opened for a reload that is not committed. Ports that are accepted
     /// from stay, whatever is asked.
     pub(super) fn discard(&mut self, addrs: &[Address]) {
@@ -224,7 +235,7 @@ impl Listeners {
         token: impl Fn(usize) -> Token,
         ports: &[HeldPort],
         all: bool,
-    ) -> (Vec<usize>, Vec<(OwnedFd, EndpointId)>) {
+    ) -> (Vec<usize>, Queue) {
         let (mut fresh, mut moved, mut closed) = (Vec::new(), Vec::new(), Vec::new());
         for (index, place) in self.places.iter_mut().enumerate() {
             let Some(l) = place else { continue };
@@ -304,91 +315,6 @@ impl Listeners {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         !poll(&mut polled, Some(&now)).is_ok_and(|ready| ready == 0)
     }
-}
-
-impl Listener {
-    /// Whether the socket is one of UDP, which accepts nothing.
-    fn is_udp(&self) -> bool {
-        matches!(self.addr, Address::Udp(_))
-    }
-
-    /// Listener at a socket that systemd gave. Costs a second descriptor.
-    fn of_given(port: &Port, given: GivenSocket) -> Result<Listener, String> {
-        let socket = given.socket.try_clone();
-        let socket = socket.map_err(|e| format!("service {} can't listen on {}: {e}", port.0, port.1))?;
-        let addr = given.addr.clone().unwrap_or_else(|| port.1.clone());
-        let (kind, endpoint) = ("".into(), EndpointId::NONE);
-        let (port, given) = (port.clone(), Some(given));
-        Ok(Listener {
-            port,
-            socket,
-            given,
-            addr,
-            kind,
-            endpoint,
-            file: None,
-            accepts: false,
-            over_tls: false,
-            is_moved: false,
-        })
-    }
-
-    /// Sets the times of a TCP socket. A kernel that refuses them has its own.
-    fn watch(&self, watch: PeerWatch) {
-        self.watch_on(&self.socket, watch);
-    }
-
-    /// Sets the times of the port's socket, or of a connection to it.
-    fn watch_on(&self, socket: impl AsFd, watch: PeerWatch) {
-        if matches!(self.addr, Address::Tcp(_))
-            && let Err(e) = watch.apply(socket)
-        {
-            tracing::warn!("{}: silent peers are given up late: {e}", self.addr);
-        }
-    }
-
-    /// Gives the file of a Unix socket its access. The error names service and address.
-    fn allow(&self, files: &BTreeMap<Address, SocketFile>) -> Result<(), String> {
-        let (Some(file), Some(wanted)) = (&self.file, files.get(&self.addr)) else { return Ok(()) };
-        file.allow(wanted)
-            .map_err(|why| format!("service {} can't listen on {}: {why}", self.port.0, self.addr))
-    }
-
-    /// Accepts one connection, nonblocking and closed on exec.
-    fn accept(&self, watch: PeerWatch) -> io::Result<OwnedFd> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let connection = rustix::net::accept_with(&self.socket, flags)?;
-        if self.given.is_some() && matches!(self.addr, Address::Tcp(_)) {
-            // It may be older than the options of the listener.
-            set_tcp_options(&connection)?;
-            self.watch_on(&connection, watch);
-        }
-        Ok(connection)
-    }
-}
-
-/// Binds and listens: both together reserve a port.
-fn open(port: &Port) -> Result<Listener, String> {
-    bind_and_listen(port, false)
-}
-
-/// Binds and listens. `shares`: other sockets of this process may have the address, if they share.
-fn bind_and_listen(port: &Port, shares: bool) -> Result<Listener, String> {
-    let (service, address) = port;
-    let bound = match address {
-        Address::Tcp(addr) => {
-            bind_tcp(*addr, shares).map(|(socket, addr)| (socket, Address::Tcp(addr), None))
-        }
-        Address::Unix(path) => bind_unix(path).map(|(socket, file)| (socket, address.clone(), Some(file))),
-        Address::Udp(addr) => {
-            bind_udp(*addr, shares).map(|(socket, addr)| (socket, Address::Udp(addr), None))
-        }
-    };
-    let (socket, addr, file) = bound
-        .map_err(|e| format!("service {service} can't listen on {address}: {}", why_not(address, &e)))?;
-    let (port, kind, endpoint) = (port.clone(), "".into(), EndpointId::NONE);
-    let (accepts, over_tls, is_moved) = (false, false, false);
-    Ok(Listener { port, socket, given: None, addr, kind, endpoint, file, accepts, over_tls, is_moved })
 }
 
 #[cfg(test)]

@@ -30,10 +30,11 @@ use std::sync::Mutex;
 /// Lock of the thread that reads a configuration.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Returns a configuration whose files can be used: certificates, keys, the audit log. Certificates
-/// in force are looked at by the handshaker itself.
+/// Returns a configuration whose files can be used: certificates, keys, the audit log, the token.
+/// Certificates in force are looked at by the handshaker itself.
 fn with_files(config: Config, in_force: &TlsSettings) -> Result<Config, String> {
     audit::check(config.admin.audit.as_deref())?;
+    config.observe.check_token_file()?;
     let settings = config.tls_settings();
     if settings.services != in_force.services {
         handshaker_process::check(&settings)?;

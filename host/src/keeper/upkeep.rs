@@ -4,12 +4,16 @@
 //! looks whether they are in place, and makes anew what is gone. So commands get in again, and no
 //! crash finds a build missing. `status` and the log say what was gone.
 //!
-//! A look costs two stats for each lock, the admin socket, and each private copy in use. The thread
+//! A look costs two stats for each lock, the admin socket, each private copy in use, and the Unix
+//! sockets of services. The thread
 //! may wait for a disk, and the keeper's loop never does for a look.
 
 use crate::admin::server::AdminSocket;
 use crate::keeper::Keeper;
 use crate::keeper::belongings::Belongings;
+use crate::keeper::bind::MadeFile;
+use crate::keeper::events::Event;
+use crate::mailbox::Mailbox;
 use crate::runtime_dir::Runtime;
 use std::collections::BTreeSet;
 use std::io;
@@ -34,6 +38,8 @@ struct Keep {
     socket: AdminSocket,
     runtime: Runtime,
     belongings: Belongings,
+    /// Tells the keeper of Unix sockets that are gone.
+    gone: Mailbox<MadeFile>,
     /// Private copies that the last look found missing.
     suspects: BTreeSet<PathBuf>,
 }
@@ -43,7 +49,8 @@ impl Upkeep {
     /// give.
     pub fn start(runtime: Runtime, socket: AdminSocket, keeper: &Keeper) -> io::Result<Upkeep> {
         let (belongings, (end, ended)) = (keeper.belongings.clone(), channel());
-        let keep = Keep { socket, runtime, belongings, suspects: BTreeSet::new() };
+        let gone = keeper.mailbox().for_kind(Event::SocketGone);
+        let keep = Keep { socket, runtime, belongings, gone, suspects: BTreeSet::new() };
         let thread = std::thread::Builder::new().name("upkeep".into()).spawn(move || keep.run(&ended))?;
         Ok(Upkeep { end: Some(end), thread: Some(thread) })
     }
@@ -83,6 +90,9 @@ impl Keep {
             && let Err(e) = self.socket.set_modes()
         {
             missing.push(format!("modes of {}: {e}", self.socket.path().display()));
+        }
+        for file in self.belongings.gone_sockets() {
+            self.gone.post(file);
         }
         self.suspects = self.belongings.look_at_builds(&self.suspects, &mut missing);
         self.belongings.note_missing(missing);

@@ -77,7 +77,7 @@ pub struct Runtime {
     lock: LockFile,
     /// Names this host among those that share the directory of copies.
     copies_lock: CopiesLock,
-    /// Names this host as the one that saves to a configured file.
+    /// Names this host as the one that saves to its file.
     save_lock: Option<LockFile>,
 }
 
@@ -88,6 +88,22 @@ pub struct RuntimeLook {
     pub made: Vec<PathBuf>,
     /// Files that are gone, each with the reason why it cannot be made anew.
     pub missing: Vec<String>,
+}
+
+impl RuntimeLook {
+    /// Looks whether a lock is in place, and takes it anew. `make_dir` makes its directory first.
+    fn look_at(&mut self, lock: &mut LockFile, make_dir: impl FnOnce() -> Result<(), String>) {
+        if lock.is_in_place() {
+            return;
+        }
+        match make_dir().and_then(|()| LockFile::take(lock.path().into()).map_err(|e| e.to_string())) {
+            Ok(again) => {
+                *lock = again;
+                self.made.push(lock.path().into());
+            }
+            Err(why) => self.missing.push(format!("{}: {why}", lock.path().display())),
+        }
+    }
 }
 
 impl Runtime {
@@ -126,7 +142,7 @@ impl Runtime {
         Ok(Runtime { dir: dir.into(), copies, claim, lock, copies_lock, save_lock: None })
     }
 
-    /// Keeps other hosts from saving to a configured file as well, which would lose the tables of
+    /// Keeps other hosts from saving to this host's file as well, which would lose the tables of
     /// one of them. Makes the file's directory, as a save does, and a lock file beside it.
     pub fn hold_saved_file(&mut self, file: &Path) -> Result<(), String> {
         let path = lock_path(file);
@@ -174,17 +190,13 @@ impl Runtime {
         }
         let mut looked = RuntimeLook::default();
         for (dir, lock) in [(&self.dir, &mut self.lock), (&self.copies, self.copies_lock.file_mut())] {
-            if lock.is_in_place() {
-                continue;
-            }
-            match make_anew(dir).and_then(|()| LockFile::take(lock.path().into()).map_err(|e| e.to_string()))
-            {
-                Ok(again) => {
-                    *lock = again;
-                    looked.made.push(lock.path().into());
-                }
-                Err(why) => looked.missing.push(format!("{}: {why}", lock.path().display())),
-            }
+            looked.look_at(lock, || make_anew(dir));
+        }
+        // Behind the runtime directory, which it may lie in.
+        if let Some(lock) = &mut self.save_lock {
+            let dir = lock.path().parent().map(Path::to_path_buf).unwrap_or_default();
+            let failed = |e| format!("{}: can't be made anew: {e}", dir.display());
+            looked.look_at(lock, || make_dirs(&dir).map_err(failed));
         }
         looked
     }
@@ -304,6 +316,10 @@ mod tests {
         assert_eq!((looked.made.len(), looked.missing), (2, vec![]));
         assert!(runtime.is_ours() && runtime.look().made.is_empty());
         assert!([&dir, &dir.join("copies")].iter().all(|d| d.metadata().unwrap().mode() & 0o777 == 0o700));
+
+        runtime.hold_saved_file(&base.path().join("saved/tables")).unwrap();
+        std::fs::remove_dir_all(base.path().join("saved")).unwrap();
+        assert_eq!(runtime.look().made, [base.path().join("saved/tables.lock")]);
 
         // Another host, which sees no claim, has taken the place.
         std::fs::remove_file(dir.join("lock")).unwrap();
