@@ -92,7 +92,11 @@ fn operators_see_and_reach_sessions() {
 
 /// Runs `state edit` with a program in the place of an editor.
 fn edit(host: &Host, id: u64, editor: &str) -> (Option<i32>, String, String) {
-    let mut command = host.command(&["state", "edit", &id.to_string()]);
+    edit_by(host, &["state", "edit", "--yes", &id.to_string()], editor)
+}
+
+fn edit_by(host: &Host, args: &[&str], editor: &str) -> (Option<i32>, String, String) {
+    let mut command = host.command(args);
     let out = command.env("VISUAL", editor).stdin(Stdio::null()).output().expect("greenroom");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (out.status.code(), text(out.stdout), text(out.stderr))
@@ -108,6 +112,29 @@ fn states_are_shown_edited_and_undone(host: &Host, clients: &mut [Client]) {
     assert_eq!(out(host, &["state", "show", "2", "count"]), "10\n");
     assert!(fails(host, &["state", "show", "2", "nick"]).1.contains("has no field nick"));
     assert!(fails(host, &["state", "show", "2", "a["]).1.contains("is no path to a field"));
+
+    // Without a terminal nobody can say yes.
+    let (code, _, said) = edit_by(host, &["state", "edit", "2"], "sed -i s/10/60/");
+    let kept = said.rsplit_once("kept in ").and_then(|(_, rest)| rest.lines().next());
+    assert!(code == Some(2) && said.contains("give --yes"), "{said}");
+    std::fs::remove_file(kept.expect("a draft")).expect("the draft");
+    // A reader that is gone changes no verdict.
+    for (args, code) in [(&["state", "set", "2", "nosuch=1"][..], 1), (&["status"], 0)] {
+        let mut child =
+            host.command(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("greenroom");
+        drop(child.stdout.take());
+        assert_eq!(child.wait().expect("its end").code(), Some(code), "{args:?}");
+    }
+    // What does not go together is wrong usage, and changes nothing.
+    for args in [
+        &["reload", "--all", "--canary", "5%"][..],
+        &["reload", "--all", "--sessions", "2"],
+        &["reload", "--all", "--against", "/nowhere"],
+        &["reload", "--config", "--where", "count=10"],
+        &["reload", "echo", "--against", "/nowhere", "--canary", "5%"],
+    ] {
+        assert_eq!(fails(host, args).0, 2, "{args:?}");
+    }
 
     let (code, told, _) = edit(host, 2, "sed -i s/10/50/");
     assert!(

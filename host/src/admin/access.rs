@@ -7,7 +7,7 @@
 //!
 //! The kernel names a caller's user and groups. The host's own user and root may do everything.
 //! Everybody else has the role that the configuration in force gives, for commands that begin from
-//! then on.
+//! then on. A watch of turns, which has no end of its own, ends with its caller's role.
 
 use crate::config::admin::{AccessList, AdminConfig, Role};
 use crate::sys::peer;
@@ -69,14 +69,7 @@ impl Access {
 
     /// Finds out who a caller is, and its role. Fails for a socket without a peer.
     pub fn caller(&self, socket: impl AsFd) -> io::Result<AdminCaller> {
-        let who = peer::of(&socket)?;
-        let uid = who.uid.as_raw();
-        let role = match who.uid.is_root() || who.uid == geteuid() {
-            true => Some(Role::Operate),
-            // A kernel that tells no groups leaves the users.
-            false => self.now().members.role_of(uid, &peer::groups_of(&socket).unwrap_or_default()),
-        };
-        Ok(AdminCaller { uid, pid: who.pid.map_or(0, |pid| pid.as_raw_nonzero().get()), role })
+        AdminCaller::of(socket, &self.now().members)
     }
 
     /// Sets the modes of the socket and its directory, where they differ. Costs two stats.
@@ -105,6 +98,18 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 impl AdminCaller {
+    /// Finds out who a caller is, and its role among members. Fails for a socket without a peer.
+    pub fn of(socket: impl AsFd, members: &AccessList) -> io::Result<AdminCaller> {
+        let who = peer::of(&socket)?;
+        let uid = who.uid.as_raw();
+        let role = match who.uid.is_root() || who.uid == geteuid() {
+            true => Some(Role::Operate),
+            // A kernel that tells no groups leaves the users.
+            false => members.role_of(uid, &peer::groups_of(&socket).unwrap_or_default()),
+        };
+        Ok(AdminCaller { uid, pid: who.pid.map_or(0, |pid| pid.as_raw_nonzero().get()), role })
+    }
+
     /// Why a caller without a role is served nothing.
     pub fn stranger(&self) -> String {
         format!(

@@ -135,10 +135,20 @@ fn short(value: Value) -> Value {
     if bytes > VALUE_BYTES_MAX { json!({"left_out_bytes": bytes}) } else { value }
 }
 
-/// Writes a line at the end of the file, which is made with mode 0600.
+/// Writes a line at the end of the file, which is made with mode 0600. A line that a full disk has
+/// cut off is cut away: the next one would be glued to it.
 fn append(path: &Path, line: &AuditLine) -> io::Result<()> {
     let text = serde_json::to_string(line)? + "\n";
-    open(path)?.write_all(printable::json(&text).as_bytes())
+    let (mut file, text) = (open(path)?, printable::json(&text));
+    let before = file.metadata()?.len();
+    file.write_all(text.as_bytes()).inspect_err(|_| {
+        // Another writer's line stays.
+        if let Ok(now) = file.metadata()
+            && now.len() < before + text.len() as u64
+        {
+            let _ = file.set_len(before);
+        }
+    })
 }
 
 /// Opens the file to append. Waits for no reader of a FIFO: such a path is refused.

@@ -260,9 +260,14 @@ impl<'a> Caller<'a> {
         &self.told
     }
 
+    /// Socket of the caller.
+    pub(super) fn socket(&self) -> &'a UnixStream {
+        self.out.get_ref().stream
+    }
+
     /// Input of the caller, behind its command.
     pub(super) fn reader(&self) -> BufReader<&'a UnixStream> {
-        BufReader::new(self.out.get_ref().stream)
+        BufReader::new(self.socket())
     }
 
     /// Sends one reply as a line of JSON, and flushes it: a caller sees progress when it

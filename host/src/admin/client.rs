@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | [`call`] | any | asks again, if that is repeatable and nothing was heard |
 //! | [`call_recorded`] | changes in the ledger | looks in the ledger for what was committed |
-//! | [`call_with`] | followed by data | fails: the data was consumed |
+//! | [`call_with`] | changes in the ledger, followed by data | looks in the ledger, too |
 //! | [`call_while`] | one that goes on by itself | fails |
 //!
 //! A command is one connection. A host that is silent for 5 s is asked for its status on another
@@ -44,18 +44,20 @@ pub enum CallError {
 /// Longer than a command waits in the keeper for a worker (5 s).
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 
-/// Asks a host, sends the data of the command once the host is ready, and calls `each` with
-/// each reply. The host reads all data before it answers. Never asked again: the pieces are
-/// consumed.
+/// Asks a host for a change, sends the data of the command once the host is ready, and calls `each`
+/// with each reply. The host reads all data before it answers. Never asked again, as the pieces are
+/// consumed; if the worker dies, the ledger is asked as by [`call_recorded`].
 pub fn call_with(
     dir: &Path,
     command: &AdminCommand,
     pieces: impl IntoIterator<Item = Piece>,
-    mut each: impl FnMut(Reply),
+    each: impl FnMut(Reply),
 ) -> Result<(), CallError> {
-    call_once(dir, command, &mut pieces.into_iter(), &mut |reply| {
-        each(reply);
-        true
+    recorded(dir, command, each, |each| {
+        call_once(dir, command, &mut pieces.into_iter(), &mut |reply| {
+            each(reply);
+            true
+        })
     })
 }
 
@@ -96,16 +98,22 @@ pub fn call(dir: &Path, command: &AdminCommand, mut each: impl FnMut(Reply)) -> 
 /// If the worker dies before it has answered, `each` is called with the line of the ledger. A
 /// change that was committed stays committed, and the successor knows of it. If the ledger has
 /// no such line or cannot be read, the error stands.
-pub fn call_recorded(
+pub fn call_recorded(dir: &Path, command: &AdminCommand, each: impl FnMut(Reply)) -> Result<(), CallError> {
+    recorded(dir, command, each, |each| call(dir, command, each))
+}
+
+/// Asks by `ask`, and looks in the ledger if the answer breaks off.
+fn recorded(
     dir: &Path,
     command: &AdminCommand,
     mut each: impl FnMut(Reply),
+    ask: impl FnOnce(&mut dyn FnMut(Reply)) -> Result<(), CallError>,
 ) -> Result<(), CallError> {
     // The client's clock is the host's: both are on one machine.
     let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let begun = rfc3339(begun.map_or(0, |d| d.as_millis() as u64));
     let mut told = Vec::new();
-    let result = call(dir, command, |reply| {
+    let result = ask(&mut |reply| {
         if let Reply::Report(report) = &reply {
             told.push(report.line);
         }
@@ -126,17 +134,25 @@ pub fn call_recorded(
     });
     // If several libraries were asked for, some may have no line yet: their reload ended with
     // the worker. For one library any line is the whole answer.
-    let is_one = matches!(
-        command,
-        AdminCommand::Reload { service: Some(_), .. }
-            | AdminCommand::Canary { .. }
-            | AdminCommand::Promote(_)
-            | AdminCommand::TakeBack(_)
-            | AdminCommand::RollBack { .. }
-            | AdminCommand::Configure
-    );
+    use AdminCommand::{Amend, Canary, Configure, Promote, Reload, Restore, RollBack, Set, TakeBack, Undo};
+    // A change of data is one commit with its line.
+    let is_of_data = matches!(command, Amend { .. } | Restore { .. } | Set { .. } | Undo);
+    let is_one = is_of_data
+        || matches!(
+            command,
+            Reload { service: Some(_), .. }
+                | Canary { .. }
+                | Promote(_)
+                | TakeBack(_)
+                | RollBack { .. }
+                | Configure
+        );
     match looked {
         Ok(()) if is_one && !told.is_empty() => Ok(()),
+        Ok(()) if is_of_data => {
+            let why = "the worker ended before it was done, and nothing has changed; give the command again";
+            Err(CallError::Failed(why.into()))
+        }
         _ => result,
     }
 }
@@ -171,10 +187,13 @@ fn attempt(
 ) -> Result<(), CallError> {
     let path = crate::runtime_dir::socket_path(dir);
     let no_host = |e: io::Error| {
-        CallError::NoHost(format!(
-            "no host answers on {} ({e}); is `greenroom serve` running, and with this --runtime?",
-            path.display()
-        ))
+        let hint = match e.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "its user has let nobody else in; `read` or `operate` in its section [admin] does"
+            }
+            _ => "is `greenroom serve` running, and with this --runtime?",
+        };
+        CallError::NoHost(format!("no host answers on {} ({e}); {hint}", path.display()))
     };
     let stream = UnixStream::connect(&path).map_err(no_host)?;
     let socket = Patient::new(&stream, &path, command, begun).map_err(no_host)?;
@@ -189,7 +208,11 @@ fn attempt(
             READER_MAX.as_secs()
         )),
         None => CallError::BrokenOff(format!(
-            "the answer broke off ({e}): the worker ended meanwhile; `greenroom status` tells what runs now"
+            "the answer broke off ({e}): the worker ended meanwhile; {}",
+            match command.is_repeatable() {
+                true => "`greenroom status` tells what runs now",
+                false => "it may have been carried out: `greenroom history` tells of changes",
+            }
         )),
     };
     let unsent = |e| CallError::Failed(format!("the command can't be sent: {e}"));

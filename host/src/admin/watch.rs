@@ -5,9 +5,11 @@
 //! limit, and are counted beyond it. Between two questions the thread rests, so that a busy session
 //! costs the loop few of them.
 //!
-//! The watch ends when the caller leaves, when its time is over, when the sessions that it names
-//! are gone, and with the worker. A worker that ends says nothing: the caller asks the next one.
+//! The watch ends when the caller leaves or loses its role, when its time is over, when the
+//! sessions that it names are gone, and with the worker. A worker that ends says nothing: the
+//! caller asks the next one.
 
+use crate::admin::access::AdminCaller;
 use crate::admin::ask::{Failure, ask, get};
 use crate::admin::caller::Caller;
 use crate::admin::query::{Answer, Ask, Query, QueryMailbox};
@@ -76,6 +78,13 @@ pub(super) fn watch(
             let left = until.map(|at| at.saturating_duration_since(Instant::now()));
             match answers.recv_timeout(left.unwrap_or(HEARTBEAT).min(HEARTBEAT)) {
                 Ok(Answer::Watched(seen)) => break seen,
+                Ok(Answer::Roles(members)) => {
+                    let caller = AdminCaller::of(caller.socket(), &members)?;
+                    if caller.role.is_none() {
+                        return Err(Failure::Said(caller.stranger()));
+                    }
+                    break Some(WatchedTurns::default());
+                }
                 Ok(_) => return Err(Failure::Said("the host answered something else".into())),
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(Failure::Io(io::Error::other("the worker ends")));

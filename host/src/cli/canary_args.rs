@@ -10,19 +10,21 @@ const COMPARE_EVERY: u32 = 16;
 /// Bytes of chosen sessions and fields that a command carries.
 const CHOICE_BYTES_MAX: usize = 48 << 10;
 
+/// Options of a reload that a canary does not go with. `requires` says nothing beside an option
+/// that excludes what is required.
+const APART: [&str; 5] = ["all", "config", "dry_run", "wait", "against"];
+
 // Doc comments of the fields are the help text of the command line.
 #[derive(Args)]
 pub(super) struct CanaryArgs {
     /// Let the candidate run only this share of new sessions, like 5%
-    #[arg(long, value_name = "SHARE", requires = "service", conflicts_with_all = ["dry_run", "wait"])]
+    #[arg(long, value_name = "SHARE", requires = "service", conflicts_with_all = APART)]
     canary: Option<String>,
     /// Let these sessions run the candidate
-    #[arg(long, value_name = "ID,...", value_delimiter = ',', requires = "service",
-          conflicts_with_all = ["dry_run", "wait"])]
+    #[arg(long, value_name = "ID,...", value_delimiter = ',', requires = "service", conflicts_with_all = APART)]
     sessions: Vec<u64>,
     /// Let the sessions run the candidate whose state has this value now; each given value counts
-    #[arg(long = "where", value_name = "FIELD=VALUE", requires = "service",
-          conflicts_with_all = ["dry_run", "wait"])]
+    #[arg(long = "where", value_name = "FIELD=VALUE", requires = "service", conflicts_with_all = APART)]
     fields: Vec<String>,
     /// Promote the candidate after this time, like 10m
     #[arg(long, value_name = "TIME")]

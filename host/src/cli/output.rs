@@ -14,6 +14,7 @@ use crate::printable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A failed command.
 pub(super) enum CommandFailure {
@@ -87,15 +88,31 @@ pub(super) fn print_json_text(text: &str) {
     print_text(&printable::json(text));
 }
 
-/// Prints to standard output, and flushes. A reader that is gone (`| head`) ends the process with
-/// exit code 0. Any other failed write, such as to a full disk, ends it with 1: what was printed is
-/// not whole.
+/// Whether the command prints until its reader is gone.
+static ENDS_WITH_ITS_READER: AtomicBool = AtomicBool::new(false);
+/// Whether the reader of standard output is gone.
+static READER_IS_GONE: AtomicBool = AtomicBool::new(false);
+
+/// Has the end of the reader of standard output (`| head`) end the process, with exit code 0. For a
+/// command that only shows, and shows much or goes on for ever.
+pub(super) fn end_with_the_reader() {
+    ENDS_WITH_ITS_READER.store(true, Ordering::Relaxed);
+}
+
+/// Prints to standard output, and flushes. Once the reader is gone, nothing is printed: the command
+/// goes on, and its exit code is that of what it does. Any other failed write, such as to a full
+/// disk, ends the process with 1: what was printed is not whole.
 pub(super) fn print_text(text: &str) {
+    if READER_IS_GONE.load(Ordering::Relaxed) {
+        return;
+    }
     if let Err(e) = try_print_text(text) {
-        // Ends here and not by a signal: `greenroom ... | head` is a usual way to read the
-        // beginning.
         if e.kind() == std::io::ErrorKind::BrokenPipe {
-            std::process::exit(0);
+            READER_IS_GONE.store(true, Ordering::Relaxed);
+            match ENDS_WITH_ITS_READER.load(Ordering::Relaxed) {
+                true => std::process::exit(0),
+                false => return,
+            }
         }
         complain(&format!("greenroom: standard output can't be written: {e}"));
         std::process::exit(1);

@@ -32,7 +32,7 @@ pub(super) struct Reload {
     /// A service or its library; none: every library that changed
     service: Option<String>,
     /// Load this file instead of the one that is watched
-    #[arg(long, value_name = "PATH", requires = "service")]
+    #[arg(long, value_name = "PATH", requires = "service", conflicts_with_all = ["all", "config"])]
     from: Option<PathBuf>,
     /// All libraries in one commit: all of them, or none
     #[arg(long, conflicts_with = "service")]
@@ -44,7 +44,7 @@ pub(super) struct Reload {
     #[arg(long)]
     dry_run: bool,
     /// Replay this recording with the new build, and refuse it if it differs
-    #[arg(long, value_name = "FILE", requires = "service")]
+    #[arg(long, value_name = "FILE", requires = "service", conflicts_with_all = ["all", "config"])]
     against: Option<PathBuf>,
     /// With --against: differences that are wanted, as for `greenroom replay`
     #[arg(long, value_name = "PATTERN", requires = "against")]

@@ -86,7 +86,11 @@ pub(super) fn chosen(
     {
         return Ok(vec![*id]);
     }
-    let ids: Vec<_> = listed(dir, of, None)?.iter().map(|s| s.id).collect();
+    let sessions = listed(dir, of, None).map_err(|failed| match failed {
+        CommandFailure::Failed(why) => CommandFailure::Failed(format!("{why}; nothing was done")),
+        other => other,
+    })?;
+    let ids: Vec<_> = sessions.iter().map(|s| s.id).collect();
     match ids.len() {
         0 => Err(CommandFailure::Failed("no session is selected".into())),
         n => confirmed(&format!("{what} {}", counted(n)), yes).map(|()| ids),

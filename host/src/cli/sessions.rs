@@ -7,7 +7,7 @@
 //! A command to several sessions goes to those that were counted, by number, and to no others.
 
 use crate::admin::client::call;
-use crate::cli::output::{CommandFailure, complain, json_line, print_json, print_text};
+use crate::cli::output::{CommandFailure, complain, end_with_the_reader, json_line, print_json, print_text};
 use crate::cli::select::{Select, chosen, counted, listed, would_reach};
 use crate::cli::table::{Form, Table, table};
 use crate::cli::watch::{Watch, end_at_signals};
@@ -297,6 +297,7 @@ fn in_seconds(ms: u64) -> String {
 /// appears and goes between two looks is not told. O(sessions) for each look.
 fn follow_on(dir: &Path, of: &Selection, json: bool, every: Duration) -> Result<(), CommandFailure> {
     end_at_signals(false)?;
+    end_with_the_reader();
     let mut before: Option<BTreeMap<u64, SessionLine>> = None;
     loop {
         let now: BTreeMap<_, _> = listed(dir, of, None)?.into_iter().map(|s| (s.id, s)).collect();

@@ -11,11 +11,13 @@
 //! A restore that was refused ends with exit code 1 and leaves a line in the ledger. The host
 //! checks each item with the code that serves; this side only cuts the file into pieces.
 
-use crate::admin::client::{call, call_with};
+use crate::admin::client::{call, call_recorded, call_with};
 use crate::admin::text::ledger_line;
 use crate::cli::changes::end;
 use crate::cli::dump_file::{Dumped, open, pieces, pieces_of_lines};
-use crate::cli::output::{CommandFailure, complain, print_json, print_json_text, print_text};
+use crate::cli::output::{
+    CommandFailure, complain, end_with_the_reader, print_json, print_json_text, print_text,
+};
 use crate::cli::select::Select;
 use crate::cli::state_diff::Diff;
 use crate::cli::state_edit::{Edit, Show};
@@ -114,6 +116,7 @@ impl Dump {
     /// Streams the dump to standard output, piece by piece, in constant memory. If the answer
     /// breaks off, the output is no JSON and the exit code is 1.
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
+        end_with_the_reader();
         let Dump { select, session, ndjson, strings, .. } = self;
         let of = Box::new(select.selection(session));
         call(dir, &AdminCommand::Dump { of, strings, lines: ndjson }, |reply| match reply {
@@ -179,7 +182,11 @@ fn in_words(report: &Report) -> String {
     text.push('\n');
     for (name, t) in tables {
         let (puts, deletes, unchanged) = (t.put, t.deleted, t.unchanged);
-        let _ = writeln!(text, "  table {name}: {puts} {put}, {deletes} {delete}, {unchanged} unchanged");
+        let _ = write!(text, "  table {name}: {puts} {put}, {deletes} {delete}, {unchanged} unchanged");
+        text += &match t.over {
+            0 => "\n".to_owned(),
+            n => format!(", {n} left out, as they are over\n"),
+        };
     }
     if !quarantined_ids.is_empty() {
         let ids = named(quarantined_ids);
@@ -201,15 +208,15 @@ impl Set {
             let why = format!("{bytes} bytes are more than a command carries; use `greenroom state restore`");
             return Err(CommandFailure::Usage(why));
         }
-        let (mut told, mut states) = (None, (Value::Null, Value::Null));
-        call(dir, &AdminCommand::Set { session: id, fields }, |reply| match reply {
+        let (mut told, mut states) = (None, None);
+        call_recorded(dir, &AdminCommand::Set { session: id, fields }, |reply| match reply {
             Reply::Report(report) => told = Some(report),
-            Reply::Set(before, after) => states = (before, after),
+            Reply::Set(before, after) => states = Some((before, after)),
             _ => {}
         })?;
         let Some(report) = told else { return Err(CommandFailure::Failed("the host said nothing".into())) };
-        let (before, after) = states;
         if json {
+            let (before, after) = states.unwrap_or_default();
             // States stand beside the report's own fields, which programs know from `restore`.
             let mut all = serde_json::to_value(&report).unwrap_or_default();
             if let Some(fields) = all.as_object_mut() {
@@ -218,7 +225,8 @@ impl Set {
             print_json(&all);
         } else {
             print_text(&(ledger_line(&report) + "\n"));
-            if report.outcome != Outcome::Refused {
+            // A report of the ledger has no states: the worker ended before it answered.
+            if let Some((before, after)) = states.filter(|_| report.outcome != Outcome::Refused) {
                 print_json_text(&format!("  before: {before}\n  after:  {after}\n"));
             }
         }

@@ -114,12 +114,26 @@ fn compare(before: &Contents, after: &Contents, each: &mut dyn FnMut(Difference<
             let (b, a) = (b.get(key), a.get(key));
             if b != a {
                 let value = |e: &DumpedEntry| e.value.clone();
-                let (change, fields) = told(b.map(value), a.map(value));
+                let (change, mut fields) = told(b.map(value), a.map(value));
+                if let (Some(b), Some(a)) = (b, a) {
+                    fields.extend(beside_value(b, a));
+                }
                 let key = a.or(b).map(|e| &e.key);
                 each(Difference { change, session: None, service: None, table: Some(table), key, fields });
             }
         }
     }
+}
+
+/// Differences of two entries of one key beside their values.
+fn beside_value(before: &DumpedEntry, after: &DumpedEntry) -> impl Iterator<Item = FieldDifference> {
+    let both = [
+        ("(version)", before.version.map(Value::from), after.version.map(Value::from)),
+        ("(until_ms)", before.until_ms.map(Value::from), after.until_ms.map(Value::from)),
+    ];
+    both.into_iter()
+        .filter(|(_, before, after)| before != after)
+        .map(|(field, before, after)| FieldDifference { field: field.to_owned(), before, after })
 }
 
 /// Word for a difference, and its fields, if both sides have a value.

@@ -179,7 +179,9 @@ impl Edit {
         }
         let file = Draft::write(self.id, &pretty(&shown.as_read))?;
         let kept = |failed: CommandFailure| {
-            complain(&format!("greenroom: the edited state is kept in {}", file.path.display()));
+            if file.path.exists() {
+                complain(&format!("greenroom: the edited state is kept in {}", file.path.display()));
+            }
             failed
         };
         let Some(edited) = file.edited(&shown.as_read).map_err(kept)? else {
@@ -191,9 +193,7 @@ impl Edit {
         if !self.json {
             print_text(&in_lines(&found, "  "));
         }
-        if std::io::stdin().is_terminal() {
-            confirmed("store this", self.yes).map_err(kept)?;
-        }
+        confirmed("store this", self.yes).map_err(kept)?;
         let result = self.store(dir, &shown, edited);
         if result.is_ok() {
             file.remove();

@@ -5,7 +5,9 @@
 
 use crate::admin::client::{call, call_with};
 use crate::cli::changes::{end, print_report};
-use crate::cli::output::{CommandFailure, json_line, print_json, print_json_text, print_text};
+use crate::cli::output::{
+    CommandFailure, end_with_the_reader, json_line, print_json, print_json_text, print_text,
+};
 use crate::cli::table::{Form, table};
 use crate::printable::one_line;
 use crate::protocol::admin::{AdminCommand, NamedEntries, Piece, Reply};
@@ -204,6 +206,7 @@ impl Get {
 
 impl Scan {
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
+        end_with_the_reader();
         let Scan { table, from, prefix, limit, conditions, strings, json } = self;
         let of = |text: Option<String>| text.map(|text| key(&text));
         let (from, prefix) = (of(from), of(prefix));

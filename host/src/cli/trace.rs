@@ -4,7 +4,7 @@
 //! and what came of it. Data that is long is cut; `--json` has all of it, a line for each turn.
 
 use crate::admin::follow::{Watched, follow};
-use crate::cli::output::{CommandFailure, complain, print_json, print_text};
+use crate::cli::output::{CommandFailure, complain, end_with_the_reader, print_json, print_text};
 use crate::cli::watched::WatchedService;
 use crate::protocol::admin::Reply;
 use crate::protocol::watch::TracedTurn;
@@ -49,6 +49,7 @@ impl Trace {
             }
             None => Subject::Sessions(self.sessions.clone()),
         };
+        end_with_the_reader();
         let mut has_begun = false;
         let ended = follow(dir, &subject, self.time, None, |watched| match watched {
             Watched::Reply(Reply::Turn(turn)) if self.json => print_json(&turn),

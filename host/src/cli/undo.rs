@@ -3,7 +3,7 @@
 //! Refused if anybody has written to it since: the reason names what. A second `undo` takes the
 //! first one back.
 
-use crate::admin::client::call;
+use crate::admin::client::call_recorded;
 use crate::cli::changes::{end, print_report};
 use crate::cli::output::CommandFailure;
 use crate::protocol::admin::{AdminCommand, Reply};
@@ -22,7 +22,7 @@ impl Undo {
     /// Runs the command.
     pub(super) fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let mut told = None;
-        call(dir, &AdminCommand::Undo, |reply| {
+        call_recorded(dir, &AdminCommand::Undo, |reply| {
             if let Reply::Report(report) = reply {
                 told = Some(report);
             }

@@ -4,7 +4,7 @@
 //! a screen of its own, and leaves the terminal as it was. In a pipe, and as JSON, each round
 //! follows the one before. SIGINT, SIGTERM and SIGHUP end the command in order, with exit code 0.
 
-use crate::cli::output::{CommandFailure, print_text};
+use crate::cli::output::{CommandFailure, end_with_the_reader, print_text};
 use crate::cli::table::terminal;
 use crate::printable;
 use clap::Args;
@@ -66,6 +66,7 @@ impl Watch {
             print_text(&round()?);
             return Ok(());
         };
+        end_with_the_reader();
         let first = round()?;
         let draws = draws && terminal().is_some();
         end_at_signals(draws)?;

@@ -79,7 +79,7 @@ pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
         Query::Restore(wanted) => return drivers.restores.add(OperatorRestore::Dump(wanted, ask.reply)),
         Query::Set(wanted) => return drivers.restores.add(OperatorRestore::Fields(wanted, ask.reply)),
         Query::Watch { subject, records } => watches::begin(shell, subject, records),
-        Query::Watched(number) => return drivers.watches.wait(number, ask.reply),
+        Query::Watched(number) => return drivers.watches.wait(shell, number, ask.reply),
         Query::Unwatch(number) => return drivers.watches.end(shell, number),
     };
     // The caller may be gone: the error is ignored.

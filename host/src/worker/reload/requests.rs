@@ -26,6 +26,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+/// Whether a file never served, was read once, and is gone: it was refused, and somebody has put it
+/// away. Costs a stat for a library without a build.
+fn is_forgotten(library: &Library) -> bool {
+    library.current.is_none() && library.seen.is_some() && !library.path.exists()
+}
+
 impl ReloadDriver {
     /// Requests reloads for an operator. `reply` gets their number, then a report for each.
     ///
@@ -42,7 +48,10 @@ impl ReloadDriver {
         let ReloadRequest { target, from, together, dry_run, against, by } = wish;
         let ids = match target.map(|name| library_for(&shell.core, &name)) {
             // Paths that never ran a build count, too: their reload is the way to load them.
-            None => (0..shell.core.reloads.libraries().len()).map(LibraryId).collect(),
+            None => {
+                let all = shell.core.reloads.libraries().iter().enumerate();
+                all.filter(|(_, library)| !is_forgotten(library)).map(|(n, _)| LibraryId(n)).collect()
+            }
             Some(Ok(id)) => vec![id],
             Some(Err(text)) => {
                 let _ = reply.send(Answer::Error(text));
