@@ -84,7 +84,7 @@ impl Note {
                     let version = version.parse().map_err(|_| bad("a service is not NAME:VERSION"))?;
                     if !is_name(name) {
                         return Err(BadNote(format!(
-                            "service name {name:?} is not made of letters, digits, - and _"
+                            "service name {name:?} is none: names are 1 to 64 letters, digits, - and _"
                         )));
                     }
                     services.push((name.to_owned(), version));

@@ -5,11 +5,14 @@ use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, install, tally_source};
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
-use std::os::fd::IntoRawFd;
+use std::io::Write;
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Has a command ignore SIGCHLD and SIGINT, block all signals, have no standard input, and allow
 /// cores.
@@ -250,4 +253,36 @@ fn the_keeper_reaps_orphans_and_still_hears_how_its_worker_ended() {
     wait_for("nobody", || (!Path::new(&format!("/proc/{orphan}")).exists()).then_some(()));
     host.wait_log("the worker died: killed (SIGKILL)");
     assert_eq!(client.ask("last"), "orphans 5 last");
+}
+
+/// A standard output whose reader has stopped, as a pager or a terminal that was stopped: the host
+/// serves, answers and ends.
+#[test]
+fn a_standard_output_that_nobody_reads_holds_nothing_up() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    // SAFETY: the pipe is ours.
+    let room = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    writer.write_all(&vec![b'x'; usize::try_from(room).expect("its room")]).expect("a full pipe");
+    let path = dir.path().join("s.sock");
+    let greenroom = |args: &[&str]| {
+        let mut command = Command::new(built("greenroom"));
+        command.args(args).env("GREENROOM_RUNTIME", dir.path().join("run")).stderr(Stdio::null());
+        command
+    };
+    let library = built("libecho.so");
+    let listen = format!("echo=unix:{}", path.display());
+    let mut host = greenroom(&["serve", "--listen", &listen, "--listen", "tally=127.0.0.1:0"])
+        .arg(library)
+        .stdout(writer)
+        .spawn()
+        .expect("greenroom serve");
+    wait_for("a host that answers", || {
+        greenroom(&["status"]).stdout(Stdio::null()).status().is_ok_and(|s| s.success()).then_some(())
+    });
+    let stream = wait_for("the service", || UnixStream::connect(&path).ok());
+    assert_eq!(Client::from(TcpStream::from(OwnedFd::from(stream))).ask("hello"), "hello");
+    kill(host.id() as i32, libc::SIGTERM);
+    assert_eq!(host.wait().expect("its end").code(), Some(0));
+    drop(reader);
 }

@@ -154,6 +154,11 @@ fn the_observer_serves_beside_the_host_and_its_end_costs_nothing() {
         (failing.contains("observer") && failing.contains("chmod 600")).then_some(())
     });
 
+    // A token that cannot be read is refused, and what is in force stays.
+    let out = configure(&host, &config, "[observe]\nlisten = \"127.0.0.2:0\"\ntoken_file = \"missing\"\n");
+    let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(1) && said.contains("observe.token_file: "), "{said}");
+
     // Without the section there is no process.
     let out = configure(&host, &config, "");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));

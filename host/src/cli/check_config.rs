@@ -7,14 +7,14 @@
 use crate::admin::audit;
 use crate::cli::check::look;
 use crate::cli::confined::confined;
+use crate::cli::offers::Together;
 use crate::cli::output::{CommandFailure, complain, print_text};
 use crate::config::Config;
 use crate::keeper::handshaker_process;
-use crate::observe::guard;
 use crate::protocol::found::Found;
 use crate::saved_place;
-use greenroom_core::reload::ports;
-use std::collections::BTreeSet;
+use greenroom_state::address::Address;
+use std::path::Path;
 
 /// Checks all that can be checked without serving: the file of saved tables, certificates and
 /// keys, libraries, their settings, frames against limits, and addresses that two services want.
@@ -26,43 +26,40 @@ use std::collections::BTreeSet;
 pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> {
     check_saved(config).map_err(CommandFailure::Failed)?;
     audit::can_be_written(config.admin.audit.as_deref()).map_err(CommandFailure::Failed)?;
-    if let Some(path) = &config.observe.token_file {
-        let read = guard::read_token(path);
-        read.map_err(|e| CommandFailure::Failed(format!("observe.token_file: {e}")))?;
+    if let Some(path) = &config.admin.audit {
+        tell_if_folder_lacks("admin.audit", path);
     }
+    config.observe.check_token_file().map_err(CommandFailure::Failed)?;
     config.log.check_place().map_err(CommandFailure::Failed)?;
     confined(config, complain)?;
     handshaker_process::check(&config.tls_settings()).map_err(CommandFailure::Failed)?;
-    let (mut wanted, mut services) = (BTreeSet::new(), BTreeSet::new());
+    let mut together = Together::default();
     for (path, _) in &found.libraries {
         let looked = look(path, config, None).map_err(CommandFailure::Failed)?;
         for offer in looked.tried.offers {
             let refuse = |why: String| CommandFailure::Failed(format!("{}: {why}", path.display()));
-            // A host refuses such an offer too, by the same limit.
-            let (frames, allowed) =
-                (offer.framing().bytes_max(), config.all_limits().of(&offer.name).frame_bytes_max);
-            if frames == 0 || frames > allowed {
-                return Err(refuse(format!(
-                    "service {} wants frames of up to {frames} bytes; from 1 to {allowed} are allowed (limit frame_bytes_max)",
-                    offer.name
-                )));
-            }
-            for endpoint in config.endpoints(&offer).map_err(refuse)? {
+            for endpoint in together.add(config, &offer).map_err(refuse)? {
                 print_text(&format!("{} on {endpoint}\n", offer.name));
-                wanted.insert((offer.name.clone(), endpoint.address));
-            }
-            if !services.insert(offer.name.clone()) {
-                return Err(refuse(format!("service {} is another library's, too", offer.name)));
+                if let Address::Unix(path) = &endpoint.address {
+                    tell_if_folder_lacks(&format!("service {}", offer.name), Path::new(&**path));
+                }
             }
         }
     }
-    // No port is held here, so the only fault left is an address that two services want.
-    ports::changes(&BTreeSet::new(), &wanted).map_err(CommandFailure::Failed)?;
-    for service in config.service.keys().filter(|s| !services.contains(*s)) {
+    together.end().map_err(CommandFailure::Failed)?;
+    for service in config.service.keys().filter(|s| !together.has(s)) {
         complain(&format!("service {service} is configured, but no library offers it"));
     }
     print_text("the configuration is good\n");
     Ok(())
+}
+
+/// Tells if the folder of a file is not there. No fault yet: a service manager makes some at the
+/// start.
+fn tell_if_folder_lacks(what: &str, file: &Path) {
+    if let Some(folder) = file.parent().filter(|f| *f != Path::new("") && !f.exists()) {
+        print_text(&format!("{what}: {} is not there; a start without it fails\n", folder.display()));
+    }
 }
 
 /// Checks the file of saved tables, if one is configured.

@@ -4,7 +4,7 @@
 
 use crate::admin::client::call;
 use crate::cli::output::{CommandFailure, print_text};
-use crate::observe;
+use crate::config::token::read_token;
 use crate::protocol::admin::{AdminCommand, Reply};
 use clap::Args;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ impl ConsoleArgs {
                     .into(),
             ));
         };
-        let token = observe::guard::read_token(&observer.token_file).map_err(failed)?;
+        let token = read_token(&observer.token_file).map_err(failed)?;
         print_text(&format!("http://{}/#token={token}\n", reachable(&observer.listen)));
         Ok(())
     }

@@ -30,6 +30,7 @@ mod manual;
 mod metrics;
 mod new;
 mod observer;
+mod offers;
 mod output;
 mod record;
 mod reload;

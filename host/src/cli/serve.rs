@@ -35,6 +35,7 @@ use crate::plugin::discover;
 use crate::plugin::watch;
 use crate::protocol::found::Found;
 use crate::runtime_dir::{Runtime, socket_path};
+use crate::sys::process_state::file_bytes_max;
 use crate::sys::{activation, user};
 use crate::worker::takeover;
 use clap::Args;
@@ -115,11 +116,11 @@ impl Serve {
         }
         check_saved(&config).map_err(CommandFailure::Failed)?;
         let mut runtime = Runtime::take(&dir, copies.as_deref()).map_err(CommandFailure::Failed)?;
-        if let Some(file) = &config.save.file {
-            runtime.hold_saved_file(file).map_err(CommandFailure::Failed)?;
-        }
+        let save = config.save.file.clone().unwrap_or_else(|| runtime.save());
+        runtime.hold_saved_file(&save).map_err(CommandFailure::Failed)?;
         let (_log, log_to, log_file) = start_log(&config, self.no_keeper)?;
         left_out.iter().for_each(|why| tracing::warn!("{why}; it is left out"));
+        warn_of_small_files();
         user.iter().for_each(|user| tracing::info!("the host runs as user {user}"));
         begin_process(self.no_keeper).map_err(|e| failed("this process", e))?;
 
@@ -129,10 +130,11 @@ impl Serve {
         }
         .map_err(|e| failed("the keeper's socket", e))?;
         audit::check(config.admin.audit.as_deref()).map_err(CommandFailure::Failed)?;
+        config.observe.check_token_file().map_err(CommandFailure::Failed)?;
         let access = Arc::new(Access::new(runtime.socket(), &config.admin));
         let options = Options {
             access: access.clone(),
-            save: config.save.file.clone().unwrap_or_else(|| runtime.save()),
+            save,
             confined: confined(&config, |what| tracing::warn!("{what}"))?,
             config,
             source,
@@ -217,11 +219,24 @@ fn end_with(parent: i32) -> Result<(), String> {
     }
 }
 
-/// Prints the addresses, once the host serves. The host serves although nobody reads them.
+/// Prints the addresses, once the host serves. The host serves although nobody reads them: a thread
+/// of its own waits for a reader that has stopped.
 fn ready(ports: &[(String, String)]) {
     let lines: String = ports.iter().map(|(service, at)| format!("{service} on {at}\n")).collect();
-    if let Err(e) = try_print_text(&(lines + "ready\n")) {
-        tracing::warn!("nobody is told that the host is ready: standard output can't be written: {e}");
+    let nobody = |e| tracing::warn!("nobody is told that the host is ready: standard output: {e}");
+    let print = move || try_print_text(&(lines + "ready\n")).unwrap_or_else(nobody);
+    if let Err(e) = std::thread::Builder::new().name("ready".into()).spawn(print) {
+        nobody(e);
+    }
+}
+
+/// Warns of a limit on the size of files that cannot be raised.
+fn warn_of_small_files() {
+    if let Some(bytes) = file_bytes_max() {
+        tracing::warn!(
+            "files of this process may have {bytes} bytes at most (RLIMIT_FSIZE, `ulimit -H -f`): records, saved \
+             tables and copies of libraries that would be larger fail"
+        );
     }
 }
 

@@ -84,6 +84,7 @@ pub mod socket_file;
 pub mod source;
 mod syntax;
 pub mod tls;
+pub mod token;
 pub mod trust;
 
 use crate::config::admin::AdminConfig;

@@ -1,5 +1,6 @@
 //! Observer: the process that serves metrics, health and the console over HTTP.
 
+use crate::config::token::read_token;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,12 @@ pub struct ObserveConfig {
 }
 
 impl ObserveConfig {
+    /// Checks the file of the token, if one is named. The error names key and file.
+    pub fn check_token_file(&self) -> Result<(), String> {
+        let read = self.token_file.as_deref().map_or(Ok(String::new()), read_token);
+        read.map(drop).map_err(|e| format!("observe.token_file: {e}"))
+    }
+
     /// Checks the values against each other. The error names the key.
     pub(super) fn check(&self) -> Result<(), String> {
         let Some(listen) = self.listen else {

@@ -9,21 +9,17 @@
 //! The token is a file, which is read for each request: who replaces or deletes it has locked all
 //! pages out. The console makes one of its own if no file is configured.
 
+use crate::config::token::read_token;
 use crate::observe::http::{Request, Response};
 use crate::protocol::observer::ObserverSettings;
-use crate::sys::regular_file;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Shortest token, in bytes: a shorter one could be guessed.
-const TOKEN_BYTES_MIN: usize = 16;
-/// Longest token, in bytes.
-const TOKEN_BYTES_MAX: usize = 1024;
 /// Random bytes of a token that the console makes.
 const RANDOM_BYTES: usize = 32;
 
@@ -124,27 +120,6 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
-/// Reads the token in a file. The error names the file.
-pub fn read_token(path: &Path) -> Result<String, String> {
-    let failed = |e: io::Error| format!("{}: {e}", path.display());
-    let (file, meta) = regular_file::open(path).map_err(failed)?;
-    if meta.mode() & 0o007 != 0 {
-        let mode = meta.mode() & 0o777;
-        return Err(format!("{}: others may read the token (mode {mode:o}); chmod 600 it", path.display()));
-    }
-    let mut text = String::new();
-    file.take(TOKEN_BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(failed)?;
-    let token = text.trim();
-    let is_visible = token.bytes().all(|b| b.is_ascii_graphic());
-    match token.len() {
-        TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX if is_visible => Ok(token.to_owned()),
-        _ => Err(format!(
-            "{}: a token has {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} visible characters of ASCII, on one line",
-            path.display()
-        )),
-    }
-}
-
 /// Makes a file with a fresh token, for this user alone. A reader sees all of it, or none.
 fn make_token(path: &Path) -> io::Result<()> {
     let mut random = [0; RANDOM_BYTES];
@@ -163,7 +138,8 @@ fn make_token(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::config::observe::ObserveConfig;
-    use std::os::unix::fs::PermissionsExt;
+    use crate::config::token::TOKEN_BYTES_MAX;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     fn guard(dir: &Path, hosts: &[&str]) -> Guard {
         let hosts = hosts.iter().map(|&name| name.to_owned()).collect();

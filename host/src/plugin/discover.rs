@@ -12,6 +12,7 @@
 
 use crate::config::is_text;
 use crate::plugin::inspect::has_note;
+use crate::plugin::stage::BYTES_MAX;
 use crate::protocol::found::Found;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -68,10 +69,11 @@ fn in_real_dir(path: &Path) -> Result<PathBuf, String> {
     Ok(dir.join(name))
 }
 
-/// Whether a file carries the note of a handler library. Reads all of it, and runs none of it.
+/// Whether a file carries the note of a handler library. Reads all of it, unless no library may be
+/// so large, and runs none of it.
 fn is_handler(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "so")
-        && path.is_file()
+        && path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= BYTES_MAX)
         && std::fs::read(path).is_ok_and(|bytes| has_note(&bytes))
 }
 

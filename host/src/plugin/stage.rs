@@ -31,7 +31,7 @@ pub const QUIET: Duration = Duration::from_millis(150);
 /// nothing else meanwhile.
 const QUIET_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Size of the largest library, in bytes.
-const BYTES_MAX: u64 = 1 << 30;
+pub(super) const BYTES_MAX: u64 = 1 << 30;
 
 /// Words of a refusal, if a private copy has no room.
 pub const NOT_WRITTEN: &str = "can't be written";

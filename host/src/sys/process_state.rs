@@ -9,6 +9,7 @@
 //! | ignored signals | their defaults; SIGPIPE and SIGTTOU are ignored |
 //! | blocked signals | none |
 //! | limit of core files | 0, unless `GREENROOM_CORE=1` |
+//! | limit of file sizes | as high as it may be raised |
 //! | descriptors beyond 2 | closed on exec: no worker gets them |
 //! | mask of new files | 077 |
 //!
@@ -61,10 +62,18 @@ pub fn settle() {
         let maximum = getrlimit(Resource::Core).maximum;
         let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum });
     }
+    // Records lie in memory files, whose size counts, too.
+    let Rlimit { maximum, .. } = getrlimit(Resource::Fsize);
+    let _ = setrlimit(Resource::Fsize, Rlimit { current: maximum, maximum });
     // SAFETY: the call changes flags of descriptors, and closes none. Kernels before 5.11 refuse
     // it.
     let _ = unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
     let _ = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// Largest size of a file that this process may write, in bytes; `None`: any.
+pub fn file_bytes_max() -> Option<u64> {
+    getrlimit(Resource::Fsize).current
 }
 
 /// Lets this process, and all that it starts, write to a terminal from the background, also where

@@ -81,8 +81,9 @@ pub(super) fn judge_candidate(
     for (i, other) in libraries.iter().enumerate() {
         if i != id.0 && other.current.as_ref().is_some_and(|b| b.library == *name) {
             return Err(format!(
-                "a library called {name} is loaded already, from {}; {} is left out: give it another crate name, or move it away",
+                "a library called {name} is loaded already, from {}; {} is left out: give it another crate name, or move it away; `greenroom reload {name} --from {}` loads it in the place of the other one",
                 other.path.display(),
+                libraries[id.0].path.display(),
                 libraries[id.0].path.display()
             ));
         }

@@ -115,12 +115,12 @@ impl Library {
     /// Name of the library and what it offers. Runs none of its code. The error names a service
     /// and what is wrong with it.
     pub fn offers(self) -> Result<Offers, String> {
-        let name = text(self.table.name).filter(|n| is_name(n)).ok_or("its name is unusable")?;
+        let name = name(self.table.name).map_err(|e| format!("its name: {e}"))?;
         let offers = self.services().map(offer).collect::<Result<Vec<_>, _>>()?;
         if offers.is_empty() {
             return Err("it offers no service".into());
         }
-        Ok((name.to_owned(), offers))
+        Ok((name, offers))
     }
 
     /// Builds an instance of each service from its settings (JSON; `{}` if it has none). Turns
@@ -154,10 +154,19 @@ fn loader_text(e: &libloading::Error, copy: &Path) -> String {
     }
 }
 
+/// Reads a name.
+fn name(bytes: Bytes<'static>) -> Result<String, String> {
+    let text = text(bytes).ok_or("it is no UTF-8")?;
+    match is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is none; names are 1 to 64 letters, digits, - and _")),
+    }
+}
+
 /// Reads a service's table. The error names the service and what is wrong. Two services of one
 /// name, or two owners of a table, are left to the core's judgement.
 fn offer(service: &abi::Service) -> Result<Offer, String> {
-    let name = text(service.name).filter(|n| is_name(n)).ok_or("a service's name is unusable")?.to_owned();
+    let name = name(service.name).map_err(|e| format!("the name of a service: {e}"))?;
     let (endpoints, protocols) = endpoints(service).map_err(|e| format!("service {name}: {e}"))?;
     let schema =
         schema(service.state_schema).map_err(|e| format!("service {name}: its state schema: {e}"))?;
@@ -265,7 +274,7 @@ fn protocols(parameters: Bytes<'static>) -> Result<Vec<String>, String> {
 /// Reads the table of a table that a service owns. A table without a schema could not be
 /// judged, so it is refused.
 fn table(table: &abi::table::Table) -> Result<TableShape, String> {
-    let name = text(table.name).filter(|n| is_name(n)).ok_or("a table's name is unusable")?.to_owned();
+    let name = name(table.name).map_err(|e| format!("the name of a table: {e}"))?;
     let schema = schema(table.schema).map_err(|e| format!("table {name}: its schema: {e}"))?;
     if schema.is_none() || table.version == 0 {
         return Err(format!("table {name}: it needs a schema, and a version from 1"));
