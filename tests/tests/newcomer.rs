@@ -482,8 +482,8 @@ fn a_refusal_at_the_start_is_said_once() {
     assert_eq!(lines(dev.addr())("good day"), "1: good day");
 }
 
-/// A command that ends leaves nothing: no program that its compiler has started, and no directory of
-/// a host that never served.
+/// A command that ends leaves nothing: no program that its compiler has started, and no directory
+/// of a host that never served.
 #[test]
 fn a_command_that_ends_during_a_build_leaves_nothing_behind() {
     let dir = tempfile::tempdir().expect("an empty folder");

@@ -5,12 +5,14 @@
 //! which stops in order; the worker ends with its keeper.
 
 use crate::cli::dev::event::DevEvent;
+use crate::cli::output::complain;
 use crate::exit_status::{how, own_binary};
 use crate::runtime_dir::socket_path;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -20,17 +22,22 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 /// Time that a host gets to stop in order.
 const STOP_MAX: Duration = Duration::from_secs(20);
+
+/// Time after which the author is told that it does so.
+const QUIET_STOP: Duration = Duration::from_secs(1);
 
 /// Host that was started.
 pub(super) struct DevHost {
     child: Child,
     /// Runtime directory of the host.
     runtime: PathBuf,
+    /// Libraries that it was started with.
+    libraries: Vec<PathBuf>,
     /// Host serves: it has the directory to itself.
     pub serves: bool,
 }
@@ -55,6 +62,12 @@ pub(super) fn only_one(dir: &Path) -> Result<Option<File>, String> {
         )),
         Err(_) => Ok(None),
     }
+}
+
+/// Has cargo make files that no group may write: a host refuses others.
+pub(super) fn no_file_is_for_others() {
+    let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let _ = rustix::process::umask(mask | Mode::WGRP | Mode::WOTH);
 }
 
 impl DevHost {
@@ -100,7 +113,17 @@ impl DevHost {
             let _ = tell.send(DevEvent::HostEnded);
         };
         thread("host's output").spawn(hears).map_err(failed)?;
-        Ok(DevHost { child, runtime, serves: false })
+        Ok(DevHost { child, runtime, libraries: libraries.to_vec(), serves: false })
+    }
+
+    /// Tells of libraries that were built and that the host does not serve; `None`: it serves all.
+    pub(super) fn lacks(&self, built: &[PathBuf]) -> Option<String> {
+        let lacking = built.iter().filter(|library| !self.libraries.contains(library));
+        let names: Vec<_> = lacking.filter_map(|l| Some(l.file_stem()?.to_string_lossy())).collect();
+        (!names.is_empty()).then(|| {
+            let names = names.join(", ");
+            format!("{names}: built, and not served by this host; end this command and start it again")
+        })
     }
 
     /// Runtime directory of the host.
@@ -110,32 +133,44 @@ impl DevHost {
 
     /// Waits for a host whose output has ended, and tells how it ended.
     pub(super) fn ended(mut self) -> String {
-        let Some(how) = self.wait(STOP_MAX) else { return "does not end".into() };
+        let Some(how) = self.wait(STOP_MAX, || false) else { return "does not end".into() };
         clear(&self.runtime);
         how
     }
 
-    /// Stops the host in order, or kills it after some time, and deletes its runtime directory.
-    pub(super) fn stop(mut self) {
+    /// Stops the host in order, and deletes its runtime directory. Kills it after some time, or if
+    /// the author ends the command once more.
+    pub(super) fn stop(mut self, events: &Receiver<DevEvent>) {
+        let once_more = || events.try_iter().any(|e| matches!(e, DevEvent::Key(b'q') | DevEvent::Signal));
         if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
             // A child that was not waited for keeps its number.
             let _ = kill_process(pid, Signal::TERM);
         }
-        if self.wait(STOP_MAX).is_none() {
+        let ended = Cell::new(false);
+        let again = || {
+            ended.set(ended.get() || once_more());
+            ended.get()
+        };
+        let mut stopped = self.wait(QUIET_STOP, again);
+        if stopped.is_none() && !ended.get() {
+            complain("the host is stopping; q or Ctrl-C again kills it");
+            stopped = self.wait(STOP_MAX, again);
+        }
+        if stopped.is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
         clear(&self.runtime);
     }
 
-    /// Waits for the end for some time. `None`: it goes on.
-    fn wait(&mut self, at_most: Duration) -> Option<String> {
+    /// Waits for the end for some time, or until somebody is impatient. `None`: it goes on.
+    fn wait(&mut self, at_most: Duration, impatient: impl Fn() -> bool) -> Option<String> {
         let give_up = Instant::now() + at_most;
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => return Some(how(status).0),
                 Err(e) => return Some(e.to_string()),
-                Ok(None) if Instant::now() > give_up => return None,
+                Ok(None) if Instant::now() > give_up || impatient() => return None,
                 Ok(None) => std::thread::sleep(Duration::from_millis(10)),
             }
         }

@@ -1,6 +1,8 @@
 //! Keys of a terminal, a byte each, without Return.
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+use signal_hook::consts::SIGCONT;
+use signal_hook::iterator::Signals;
 use std::io::{IsTerminal, Read, stdin};
 
 /// Terminal that gives keys at once. Dropping it gives its former settings back.
@@ -12,9 +14,7 @@ impl Keys {
     /// Calls `tell` with each key, on a thread of its own. `None`: standard input is no terminal,
     /// or this process is not in its foreground.
     pub(super) fn listen(tell: impl Fn(u8) -> bool + Send + 'static) -> Option<Keys> {
-        let foreground = stdin().is_terminal()
-            && tcgetpgrp(stdin()).is_ok_and(|group| group == rustix::process::getpgrp());
-        if !foreground {
+        if !stdin().is_terminal() || !is_in_foreground() {
             return None;
         }
         let before = tcgetattr(stdin()).ok()?;
@@ -23,6 +23,14 @@ impl Keys {
         now.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
         tcsetattr(stdin(), OptionalActions::Now, &now).ok()?;
         let keys = Keys { before };
+        // A shell gives its own settings to the terminal while this process is stopped.
+        let mut resumed = Signals::new([SIGCONT]).ok()?;
+        let again = move || {
+            for _ in resumed.forever().filter(|_| is_in_foreground()) {
+                let _ = tcsetattr(stdin(), OptionalActions::Now, &now);
+            }
+        };
+        std::thread::Builder::new().name("terminal".into()).spawn(again).ok()?;
         let thread = std::thread::Builder::new().name("keys".into());
         let listens = move || {
             let mut key = [0];
@@ -31,6 +39,11 @@ impl Keys {
         thread.spawn(listens).ok()?;
         Some(keys)
     }
+}
+
+/// Whether the terminal is this process's to set.
+fn is_in_foreground() -> bool {
+    tcgetpgrp(stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
 impl Drop for Keys {

@@ -29,7 +29,7 @@ mod tell;
 mod work;
 
 use crate::admin::text::operator;
-use crate::cli::output::CommandFailure;
+use crate::cli::output::{CommandFailure, end_with_the_reader};
 use crate::cli::reload::ask_until_there_is_room;
 use crate::config::source::parse_listen;
 use crate::protocol::admin::{AdminCommand, Reply};
@@ -39,11 +39,10 @@ use clap::Args;
 use event::{DevEvent, hear_signals, hints};
 use greenroom_core::ledger::Outcome;
 use greenroom_state::endpoint::Endpoint;
-use host::{DevHost, only_one, runtime_for};
+use host::{DevHost, no_file_is_for_others, only_one, runtime_for};
 use keys::Keys;
 use project::{BuildFailure, Project, with_sdk};
 use running::CompilerProcess;
-use rustix::fs::Mode;
 use settings::{DevConfig, files};
 use sources::Sources;
 use std::ffi::OsString;
@@ -106,6 +105,8 @@ struct Dev {
     looked: Instant,
     /// First build: cargo shows what it does.
     first: bool,
+    /// Cargo did not understand the manifest when it was asked last.
+    unread: bool,
     sender: Sender<DevEvent>,
 }
 
@@ -116,11 +117,10 @@ impl DevArgs {
         let dir = self.path.canonicalize();
         let dir = dir.map_err(|e| failed(format!("{}: {e}", self.path.display())))?;
         let _only = only_one(&dir).map_err(failed)?;
+        end_with_the_reader();
         // Compilers run in groups of their own.
         write_from_the_background();
-        // A library that its group may write is refused, and cargo makes files as the mask says.
-        let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
-        let _ = rustix::process::umask(mask | Mode::WGRP | Mode::WOTH);
+        no_file_is_for_others();
         let project = Project::find(&dir).map_err(|why| failed(with_sdk(why, &dir)))?;
         let config = DevConfig::of(&dir);
         let (sender, events) = channel();
@@ -147,6 +147,7 @@ impl DevArgs {
             edited: now,
             looked: now,
             first: true,
+            unread: false,
             sender,
         };
         let how = if keys.is_some() { "q ends it, r builds anew" } else { "SIGINT ends it" };
@@ -156,7 +157,7 @@ impl DevArgs {
         dev.run(&events);
         dev.running.end();
         if let Some(host) = dev.host.take() {
-            host.stop();
+            host.stop(&events);
         }
         Ok(())
     }
@@ -249,9 +250,12 @@ impl Dev {
                 .colours
                 .complain(&format!("{gone} is gone; what was built serves on until it is back"));
         }
-        let manifest = !self.first && changed.iter().any(|path| path.ends_with("Cargo.toml"));
+        let manifest =
+            !self.first && (self.unread || changed.iter().any(|path| path.ends_with("Cargo.toml")));
         if manifest {
-            match Project::find(&self.dir) {
+            let found = Project::find(&self.dir);
+            self.unread = found.is_err();
+            match found {
                 Ok(project) => {
                     self.sources.move_to(project.folders(), files(&project, &self.config));
                     self.project = project;
@@ -286,7 +290,8 @@ impl Dev {
         };
         self.sources.built(Some(&libraries));
         self.together = libraries.len() > 1;
-        if self.host.is_some() {
+        if let Some(host) = &self.host {
+            host.lacks(&libraries).iter().for_each(|why| self.colours.complain(why));
             return self.reload_all();
         }
         let runtime = runtime_for(&self.dir);
