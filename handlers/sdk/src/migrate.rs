@@ -93,6 +93,20 @@ impl Migrations {
         self
     }
 
+    /// Adds the step from `version` to `version + 1` that changes nothing: the types of today read
+    /// what was stored then. So it is for a variant more, or a wider number.
+    ///
+    /// ```
+    /// # use greenroom_handler::Migrations;
+    /// // Version 2 has a variant that version 1 had not.
+    /// let m = Migrations::none().unchanged(1);
+    /// ```
+    #[must_use]
+    pub fn unchanged(mut self, version: u32) -> Migrations {
+        self.up.push((version, Box::new(|bytes| Ok(bytes.to_vec()))));
+        self
+    }
+
     /// Adds the step from `version` back to `version - 1`. With it the host can roll a build back
     /// that has migrated data.
     #[must_use]

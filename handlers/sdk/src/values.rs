@@ -7,6 +7,7 @@ use crate::action::{Action, Job, JobEnd};
 use crate::encode::encode;
 use crate::fault::Fault;
 use crate::turn::Turn;
+use rmpv::Value as Pack;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::type_name;
@@ -37,6 +38,7 @@ impl<S> Turn<'_, S> {
     ///     Ok(())
     /// }
     /// ```
+    #[track_caller]
     pub fn note_value(&mut self, session: u64, value: &impl Serialize) -> Result<(), Fault> {
         self.note(session, packed(value, "a note")?);
         Ok(())
@@ -98,6 +100,7 @@ impl<S> Turn<'_, S> {
     ///     ann hears 2,1
     /// ");
     /// ```
+    #[track_caller]
     pub fn publish_value(&mut self, topic: impl AsRef<[u8]>, value: &impl Serialize) -> Result<(), Fault> {
         self.publish(topic, packed(value, "a message")?);
         Ok(())
@@ -114,6 +117,7 @@ impl<S> Turn<'_, S> {
     }
 
     /// Starts a job, as [`Turn::start_job`] does, whose input is a value: [`crate::Job::value`].
+    #[track_caller]
     pub fn start_job_value(&mut self, name: &str, input: &impl Serialize) -> Result<u64, Fault> {
         Ok(self.start_job(name, packed(input, "the input of a job")?))
     }
@@ -141,12 +145,14 @@ impl<S> Turn<'_, S> {
     ///     Ok(())
     /// }
     /// ```
+    #[track_caller]
     pub fn set_timer_value(&mut self, timer: &impl Serialize, after: Duration) -> Result<(), Fault> {
         self.set_timer(&timer_name(timer)?, after);
         Ok(())
     }
 
     /// Cancels a timer of [`Turn::set_timer_value`].
+    #[track_caller]
     pub fn cancel_timer_value(&mut self, timer: &impl Serialize) -> Result<(), Fault> {
         self.cancel_timer(&timer_name(timer)?);
         Ok(())
@@ -210,12 +216,14 @@ impl<S> Turn<'_, S> {
     /// host.advance(Duration::from_secs(10));
     /// assert_eq!(host.output(peer), "");
     /// ```
+    #[track_caller]
     pub fn set_service_timer_value(&mut self, timer: &impl Serialize, after: Duration) -> Result<(), Fault> {
         self.set_service_timer(&timer_name(timer)?, after);
         Ok(())
     }
 
     /// Cancels a timer of [`Turn::set_service_timer_value`].
+    #[track_caller]
     pub fn cancel_service_timer_value(&mut self, timer: &impl Serialize) -> Result<(), Fault> {
         self.cancel_service_timer(&timer_name(timer)?);
         Ok(())
@@ -225,6 +233,7 @@ impl<S> Turn<'_, S> {
 impl Action<'_> {
     /// Reads the value that the action carries: of a note, a published message, a dial, a job that
     /// is done, or a timer. Fails if the action carries none, or one of another type.
+    #[track_caller]
     pub fn value<T: DeserializeOwned>(&self) -> Result<T, Fault> {
         match self {
             Action::Note { bytes, .. } => unpacked(bytes, "a note"),
@@ -239,34 +248,68 @@ impl Action<'_> {
 
 impl Job<'_> {
     /// Reads the input of a job that was started with [`Turn::start_job_value`].
+    #[track_caller]
     pub fn value<T: DeserializeOwned>(&self) -> Result<T, Fault> {
         unpacked(self.input, "the input of a job")
     }
 
     /// Result of a job that is a value, for [`Action::value`].
+    #[track_caller]
     pub fn done(value: &impl Serialize) -> Result<Vec<u8>, Fault> {
         packed(value, "the result of a job")
     }
 }
 
 /// Reads the value that is a timer ([`Turn::set_timer_value`]), from its name.
+#[track_caller]
 pub fn timer_value<T: DeserializeOwned>(name: &str) -> Result<T, Fault> {
-    let read = serde_json::from_str(name);
-    read.map_err(|e| Fault::new(format!("timer {name} can't be read as {}: {e}", type_name::<T>())))
+    // No closure: a fault has the place of the caller.
+    match serde_json::from_str(name) {
+        Ok(value) => Ok(value),
+        Err(e) => Err(Fault::new(format!("timer {name} can't be read as {}: {e}", type_name::<T>()))),
+    }
+}
+
+/// Whether a value has a number that JSON has no text for: it would come back as null.
+fn has_odd_number(value: &Pack) -> bool {
+    match value {
+        Pack::F32(n) => !n.is_finite(),
+        Pack::F64(n) => !n.is_finite(),
+        Pack::Array(items) => items.iter().any(has_odd_number),
+        Pack::Map(fields) => fields.iter().any(|(k, v)| has_odd_number(k) || has_odd_number(v)),
+        _ => false,
+    }
 }
 
 /// Name of a timer that is a value.
+#[track_caller]
 fn timer_name(timer: &impl Serialize) -> Result<String, Fault> {
-    serde_json::to_string(timer).map_err(|e| Fault::new(format!("a timer can't be written: {e}")))
+    let packed = packed(timer, "a timer")?;
+    if rmpv::decode::read_value(&mut &packed[..]).is_ok_and(|value| has_odd_number(&value)) {
+        return Err(Fault::new(
+            "a timer can't have a number that is infinite or none: it would not come back",
+        ));
+    }
+    match serde_json::to_string(timer) {
+        Ok(name) => Ok(name),
+        Err(e) => Err(Fault::new(format!("a timer can't be written: {e}"))),
+    }
 }
 
 /// Bytes of a value, which could be read again.
+#[track_caller]
 pub(crate) fn packed(value: &impl Serialize, what: &str) -> Result<Vec<u8>, Fault> {
-    encode(value).map_err(|e| Fault::new(format!("{what} can't be written: {e}")))
+    match encode(value) {
+        Ok(bytes) => Ok(bytes),
+        Err(e) => Err(Fault::new(format!("{what} can't be written: {e}"))),
+    }
 }
 
 /// Value of bytes.
+#[track_caller]
 pub(crate) fn unpacked<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, Fault> {
-    let read = rmp_serde::from_slice(bytes);
-    read.map_err(|e| Fault::new(format!("{what} can't be read as {}: {e}", type_name::<T>())))
+    match rmp_serde::from_slice(bytes) {
+        Ok(value) => Ok(value),
+        Err(e) => Err(Fault::new(format!("{what} can't be read as {}: {e}", type_name::<T>()))),
+    }
 }

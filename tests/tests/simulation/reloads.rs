@@ -200,12 +200,12 @@ fn offer_with_count(subject: Subject, framings: Vec<Framing>, version: u32, coun
 
 /// Entry point of the shipped library, linked into this test.
 unsafe extern "C" fn echo_entry() -> *const abi::Library {
-    echo::greenroom_entry()
+    echo::one_export_takes_all_services()
 }
 
 /// Entry point of the library that asks, a part of this test.
 unsafe extern "C" fn asks_entry() -> *const abi::Library {
-    dialogues::greenroom_entry()
+    dialogues::one_export_takes_all_services()
 }
 
 /// A service's build, turns, faults and sessions.

@@ -78,7 +78,7 @@ macro_rules! export {
         /// merged doc tests, which are modules of one crate, do not collide.
         #[doc(hidden)]
         #[unsafe(export_name = concat!("greenroom_entry_", module_path!()))]
-        pub extern "C" fn greenroom_entry() -> *const $crate::export::entry_points::Library {
+        pub extern "C" fn one_export_takes_all_services() -> *const $crate::export::entry_points::Library {
             static LIBRARY: $crate::export::entry_points::Once = $crate::export::entry_points::Once::new();
             LIBRARY.get(env!("CARGO_CRATE_NAME"), || vec![$($crate::export::entry_points::service::<$service>()),+])
         }

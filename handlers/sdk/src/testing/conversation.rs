@@ -15,7 +15,7 @@ use std::time::Duration;
 /// | `ann says hello` | sends a line; over WebSocket and UDP a whole message, which is not cut |
 /// | `ann hears 1 hello` | the next line of output, or what there is of it |
 /// | `ann hangs up` | ends the connection |
-/// | `ann is closed` | the host has closed it |
+/// | `ann is closed` | the host has closed it; a script says so of each that it closes |
 /// | `10s pass`, `500ms pass` | virtual time |
 /// | `# …` | a comment |
 ///
@@ -155,19 +155,20 @@ impl<H: Handler> Conversation<H> {
             if verb == "opens" {
                 let by = if what.is_empty() { H::SERVICE } else { what };
                 match host.try_open_by(by) {
-                    Some(peer) => {
+                    Ok(peer) => {
                         host.named.insert(peer, name.to_owned());
-                        peers.insert(name.to_owned(), (peer, true));
+                        peers.insert(name.to_owned(), (peer, true, false));
                     }
-                    None => wrong(&host, "there is no such endpoint or service"),
+                    Err(why) => wrong(&host, &why),
                 }
                 continue;
             }
-            let Some((peer, is_there)) = peers.get_mut(name) else {
+            let Some((peer, is_there, end_is_told)) = peers.get_mut(name) else {
                 wrong(&host, "that peer has not opened")
             };
             match (verb, what, *peer) {
                 ("says", ..) if !*is_there => wrong(&host, "that peer has hung up"),
+                ("says", _, peer) if host.is_closed(peer) => wrong(&host, "the host has closed the session"),
                 ("says", what, peer) if host.sends_messages(peer) => host.say(peer, what.as_bytes()),
                 ("says", what, peer) => host.send_as(peer, format!("{what}\n").as_bytes(), way),
                 ("hears", what, peer) => {
@@ -180,12 +181,14 @@ impl<H: Handler> Conversation<H> {
                     *is_there = false;
                     host.hang_up(peer);
                 }
-                ("is", "closed", peer) if host.is_closed(peer) => {}
+                ("is", "closed", peer) if host.is_closed(peer) => *end_is_told = true,
                 ("is", "closed", _) => wrong(&host, "the session is open"),
                 _ => wrong(&host, "a peer opens, says, hears, hangs up, or is closed"),
             }
         }
-        for (name, (peer, _)) in &peers {
+        for (name, (peer, is_there, end_is_told)) in &peers {
+            let ends = host.is_closed(*peer) && *is_there && !end_is_told;
+            assert!(!ends, "{name} is closed, and no line says so, played {way:?}\n{}", host.transcript());
             let rest = host.output(*peer);
             assert!(rest.is_empty(), "{name} was sent more, played {way:?}: {rest:?}\n{}", host.transcript());
         }

@@ -22,23 +22,36 @@ impl<H: Handler> TestHost<H> {
     /// service by its name, and returns its number. Panics if there is no such endpoint.
     #[track_caller]
     pub fn open_by(&mut self, by: &str) -> u64 {
-        self.try_open_by(by).unwrap_or_else(|| panic!("there is no endpoint or service {by:?}"))
+        match self.try_open_by(by) {
+            Ok(session) => session,
+            Err(why) => panic!("{why}"),
+        }
     }
 
-    /// Opens a session as above; `None`: there is no such endpoint.
+    /// Opens a session as above. The error says which endpoints and services there are.
     #[track_caller]
-    pub(super) fn try_open_by(&mut self, by: &str) -> Option<u64> {
+    pub(super) fn try_open_by(&mut self, by: &str) -> Result<u64, String> {
         let (service, framing) = match self.others.iter().position(|other| other.name() == by) {
             Some(at) => (at + 1, None),
             None if by == H::SERVICE => (0, None),
-            None => (0, Some(self.service.framings().into_iter().find(|f| kind(f) == by)?)),
+            None => match self.service.framings().into_iter().find(|f| kind(f) == by) {
+                Some(framing) => (0, Some(framing)),
+                None => return Err(self.no_endpoint(by)),
+            },
         };
         self.opened += 1;
         let id = self.opened;
         self.tell(format!("{id} opens {by}"));
         self.shared.sessions.insert(id, Peer { service, framing, ..Peer::default() });
         self.turn(id, Action::Opened);
-        Some(id)
+        Ok(id)
+    }
+
+    /// Words for an endpoint that is not there.
+    fn no_endpoint(&self, by: &str) -> String {
+        let kinds = self.service.framings().iter().map(kind).collect::<Vec<_>>().join(", ");
+        let others: String = self.others.iter().map(|other| format!(", {}", other.name())).collect();
+        format!("there is no endpoint or service {by:?}; there are: {kinds}; {}{others}", H::SERVICE)
     }
 
     /// Sends bytes of a peer, which the framing of its endpoint cuts into messages: any piece of a
