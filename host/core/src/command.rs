@@ -52,6 +52,8 @@ pub enum Command {
         service: ServiceId,
         /// Session whose turn has logged; 0: a turn of the service's own.
         session: u64,
+        /// Generation whose code has logged.
+        generation: u64,
         /// Line with its level.
         line: LogLine,
     },

@@ -54,7 +54,9 @@ pub(super) fn carry_out(shell: &mut Shell, drivers: &mut Drivers, commands: &mut
             Command::Resume(slot) => shell.sockets.read_again([slot]),
             Command::StartTls { slot, id } => start_tls::ask(shell, slot, id),
             Command::Reset(slot) => shell.sockets.reset_at_close(slot),
-            Command::Log { service, session, line } => log_line(&shell.core, service, session, &line),
+            Command::Log { service, session, generation, line } => {
+                log_line(&shell.core, (service, generation, session), &line);
+            }
             Command::CancelJob(number) => shell.threads.jobs.cancel(number),
             Command::ShowJobs(all) => {
                 for JobCounts { service, running, waiting, oldest_ns } in all {
@@ -92,8 +94,8 @@ fn connect(shell: &mut Shell, Dial { number, service, target }: Dial) {
 
 /// Logs a line that a handler has written, with the service, its generation and the session. Lines
 /// of a turn that failed are marked, because its other effects were dropped.
-fn log_line(core: &Core, service: ServiceId, session: u64, line: &LogLine) {
-    let (service, generation) = name_of(core, service, session);
+fn log_line(core: &Core, (service, generation, session): (ServiceId, u64, u64), line: &LogLine) {
+    let (service, _) = name_of(core, service, session);
     let (target, message) = (&line.target, &line.message);
     if line.failed {
         log_at!(line.level, %service, session, generation, handler = %target, failed = true, "{message}");

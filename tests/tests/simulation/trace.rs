@@ -56,7 +56,7 @@ impl Trace {
             Command::StartTls { slot, id } => self.note("start tls", &[in_slot(slot), *id], b""),
             Command::Reset(slot) => self.note("reset", &[in_slot(slot)], b""),
             Command::Resume(slot) => self.note("resume", &[in_slot(slot)], b""),
-            Command::Log { service, session, line } => {
+            Command::Log { service, session, line, .. } => {
                 let numbers = [of(service), *session, u64::from(line.level), u64::from(line.failed)];
                 self.note("log", &numbers, b"");
                 self.add_words(&line.target);

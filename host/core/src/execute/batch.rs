@@ -276,8 +276,9 @@ fn settle(
     }
     apply(host, slot, b, writer, running);
     if !b.log.is_empty() || !last.failed_log.is_empty() {
+        let generation = host.services[service].generation_of(id);
         let log = b.log.drain(..).chain(last.failed_log);
-        host.commands.extend(log.map(|line| Command::Log { service, session, line }));
+        host.commands.extend(log.map(|line| Command::Log { service, session, generation, line }));
     }
     count_turns(host, slot, service, evidence(slot, &actions[..b.done]));
     if let Some(fault) = fault {
@@ -335,8 +336,8 @@ fn attribute_fault(
         let standby = of.standby.as_ref().map(|b| b.build.generation);
         answered_by = if is_candidate { Some(of.generation()) } else { standby };
         *close |= closes;
-        let log = executor.buffers.log.drain(..);
-        host.commands.extend(log.map(|line| Command::Log { service, session, line }));
+        let (log, generation) = (executor.buffers.log.drain(..), answered_by.unwrap_or(generation));
+        host.commands.extend(log.map(|line| Command::Log { service, session, generation, line }));
     } else if fault.kind == fault::STATE && failed.kind != action::CLOSED {
         // The action was not run: it waits for code that can read the state. A last turn can't
         // wait.
