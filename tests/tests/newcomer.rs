@@ -555,6 +555,17 @@ fn a_handler_is_made_in_a_workspace_and_beside_it() {
         let is_member = said.contains(&format!("\"workspace_root\":\"{}\"", dir.path().display()));
         assert_eq!(is_member, name.starts_with("handlers/"), "{said}");
     }
+    // A member that the workspace names comes before another one that it names.
+    let named = dir.path().join("named");
+    fs::create_dir(&named).expect("a folder");
+    fs::write(named.join("Cargo.toml"), "[workspace]\nresolver = \"3\"\nmembers = [\"m1\", \"m2\"]\n")
+        .unwrap();
+    for name in ["m1", "m2"] {
+        let out = new(&named, &[name]);
+        assert!(out.status.success(), "{}", complaint(&out));
+        let manifest = fs::read_to_string(named.join(name).join("Cargo.toml")).expect("a manifest");
+        assert!(!manifest.contains("[workspace]"), "{manifest}");
+    }
     let dev = Dev::start(dir.path(), "newcomer_member=127.0.0.1:0");
     dev.wait("handlers/newcomer_member/greenroom.toml does not count here, ");
     assert!(lines(dev.addr())("good day").ends_with("1: good day"));

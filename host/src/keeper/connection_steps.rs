@@ -130,7 +130,15 @@ impl Keeper {
                 Shaken::Failing(what, why) => self.failing.note(what, why),
             }
         }
+        // Connections may have all descriptors but these.
+        let starts = self.acceptor.handshakes.start_is_due();
+        if starts {
+            self.start_places.give();
+        }
         self.acceptor.handshakes.go_on(self.poll.registry());
+        if starts {
+            let _ = self.start_places.keep();
+        }
         if self.acceptor.handshakes.take_paced() {
             self.count_reached(Limit::HandshakesPerS, 1);
         }

@@ -239,10 +239,15 @@ impl HandshakesUnderWay {
         }
     }
 
+    /// Whether the next look starts the process.
+    pub(super) fn start_is_due(&self) -> bool {
+        self.start_at.is_some_and(|at| at <= Instant::now())
+    }
+
     /// Does what is due: starts the process, and gives it connections. Runs in each round of the
     /// keeper's loop.
     pub(super) fn go_on(&mut self, registry: &Registry) {
-        if self.start_at.is_some_and(|at| at <= Instant::now())
+        if self.start_is_due()
             && let Err(e) = self.start(registry)
         {
             tracing::error!("the handshaker can't be started: {e}");

@@ -133,7 +133,8 @@ fn join_workspace(dir: &Path, kind: Kind) {
     cargo.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]).arg(&manifest);
     if let Ok(out) = cargo.output()
         && !out.status.success()
-        && String::from_utf8_lossy(&out.stderr).contains("workspace")
+        // Other members may be missing still: that is no reason.
+        && String::from_utf8_lossy(&out.stderr).contains("believes it's in a workspace when it's not")
         && let Ok(text) = fs::read_to_string(&manifest)
     {
         let own = "\n# The workspace around it does not name it: without this line cargo would refuse it.\n[workspace]\n";
