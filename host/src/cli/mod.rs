@@ -13,6 +13,7 @@
 //! comments of the types that `clap` derives from are the help text: their words are part of
 //! the interface.
 
+mod arguments;
 mod canary;
 mod canary_args;
 mod changes;
@@ -151,8 +152,11 @@ enum Command {
 /// Runs the command that this process was started with. Wrong usage ends the process with exit
 /// code 2 before anything runs.
 pub fn run() -> ExitCode {
-    // Prints help, version and errors of usage itself, and then ends the process.
-    let cli = Cli::parse();
+    // Prints help, version and errors of usage itself.
+    let cli: Cli = match arguments::read() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let dir = cli.runtime.unwrap_or_else(|| match cli.command {
         Command::Serve(_) => default_dir(),
         _ => dir_of_commands(),
