@@ -351,3 +351,17 @@ fn a_candidate_is_confined_while_it_is_tried() {
     assert!(listener.accept().is_err(), "nobody came");
     assert_eq!(host.generation("confined"), 1);
 }
+
+/// A library that every host would refuse fails its check, too.
+#[test]
+fn a_library_that_no_host_would_serve_fails_its_check() {
+    let tables = "    fn tables() -> Tables {\n        Tables::none().own(&T).own(&T)\n    }\n\n    fn new(";
+    let source = tally_source("clash", "x").replacen("    fn new(", tables, 1);
+    let source = source.replacen("NoConfig, Turn,", "NoConfig, Table, Tables, Turn,", 1);
+    let fixture = Fixture::new("clash", &(source + "\nconst T: Table<u64> = Table::new(\"t\");\n"));
+    let build = fixture.build();
+    let out = Command::new(built("greenroom")).arg("check").arg(&build).output().expect("a check");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    let why = format!("greenroom: {}: table t has two owners; a table has one\n", build.display());
+    assert_eq!((out.status.code(), said), (Some(1), why));
+}

@@ -150,7 +150,7 @@ fn recorded(
     match looked {
         Ok(()) if is_one && !told.is_empty() => Ok(()),
         Ok(()) if is_of_data => {
-            let why = "the worker ended before it was done, and nothing has changed; give the command again";
+            let why = "the answer broke off: the worker ended before it was done, and nothing has changed";
             Err(CallError::Failed(why.into()))
         }
         _ => result,

@@ -8,7 +8,7 @@
 //! process that checks never loads the library itself: a crash of the library is a refusal,
 //! with its signal.
 
-use crate::cli::offers::Together;
+use crate::cli::offers::judge;
 use crate::cli::output::{CommandFailure, print_json, print_text};
 use crate::cli::table::table;
 use crate::config::{Config, is_text};
@@ -98,9 +98,7 @@ impl Check {
         let Looked { content, note, tried } =
             look(&self.path, &config, None).map_err(CommandFailure::Failed)?;
         let trial::Tried { library, offers, .. } = tried;
-        let mut together = Together::default();
-        let fits = offers.iter().try_for_each(|offer| together.add(&config, offer).map(drop));
-        fits.and_then(|()| together.end())
+        judge(&config, &offers)
             .map_err(|why| CommandFailure::Failed(format!("{}: {why}", self.path.display())))?;
         let build_id = build_id(&content.bytes);
         let abi = format!("{}.{}", note.abi.0, note.abi.1);

@@ -38,7 +38,7 @@ pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> 
         let looked = look(path, config, None).map_err(CommandFailure::Failed)?;
         for offer in looked.tried.offers {
             let refuse = |why: String| CommandFailure::Failed(format!("{}: {why}", path.display()));
-            for endpoint in together.add(config, &offer).map_err(refuse)? {
+            for endpoint in together.add(config, &offer, false).map_err(refuse)? {
                 print_text(&format!("{} on {endpoint}\n", offer.name));
                 if let Address::Unix(path) = &endpoint.address {
                     tell_if_folder_lacks(&format!("service {}", offer.name), Path::new(&**path));

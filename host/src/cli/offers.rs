@@ -15,10 +15,22 @@ pub(super) struct Together {
     wanted: BTreeSet<(String, Address)>,
 }
 
+/// Judges the offers of one library. A command line may give its services the ports that they lack.
+pub(super) fn judge(config: &Config, offers: &[Offer]) -> Result<(), String> {
+    let mut together = Together::default();
+    offers.iter().try_for_each(|offer| together.add(config, offer, true).map(drop))?;
+    together.end()
+}
+
 impl Together {
     /// Adds an offer, and returns its endpoints. Fails with the reason for which a host would
-    /// refuse it.
-    pub(super) fn add(&mut self, config: &Config, offer: &Offer) -> Result<Vec<Endpoint>, String> {
+    /// refuse it. `may_lack_port`: a command line may give its service one.
+    pub(super) fn add(
+        &mut self,
+        config: &Config,
+        offer: &Offer,
+        may_lack_port: bool,
+    ) -> Result<Vec<Endpoint>, String> {
         let name = &offer.name;
         // A host refuses such an offer too, by the same limit.
         let (frames, allowed) = (offer.framing().bytes_max(), config.all_limits().of(name).frame_bytes_max);
@@ -27,7 +39,11 @@ impl Together {
                 "service {name} wants frames of up to {frames} bytes; from 1 to {allowed} are allowed (limit frame_bytes_max)"
             ));
         }
-        let endpoints = config.endpoints(offer)?;
+        let may_lack_port = may_lack_port && offer.endpoints.iter().any(|e| e.port == 0);
+        let endpoints = match config.endpoints(offer) {
+            Err(_) if may_lack_port => Vec::new(),
+            endpoints => endpoints?,
+        };
         self.wanted.extend(endpoints.iter().map(|e| (name.clone(), e.address.clone())));
         if !self.services.insert(name.clone()) {
             return Err(format!("there are two services {name}"));

@@ -40,6 +40,7 @@ use crate::sys::{activation, user};
 use crate::worker::takeover;
 use clap::Args;
 use greenroom_state::endpoint::Endpoint;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -219,12 +220,22 @@ fn end_with(parent: i32) -> Result<(), String> {
     }
 }
 
+/// Bytes that a pipe takes at once if it takes any, less those of a line.
+const PIPE_BYTES: usize = 4000;
+
 /// Prints the addresses, once the host serves. The host serves although nobody reads them: a thread
-/// of its own waits for a reader that has stopped.
+/// waits for a reader that has stopped.
 fn ready(ports: &[(String, String)]) {
     let lines: String = ports.iter().map(|(service, at)| format!("{service} on {at}\n")).collect();
     let nobody = |e| tracing::warn!("nobody is told that the host is ready: standard output: {e}");
+    let takes_all = lines.len() < PIPE_BYTES && {
+        let (stdout, now) = (std::io::stdout(), Timespec { tv_sec: 0, tv_nsec: 0 });
+        poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], Some(&now)).is_ok_and(|ready| ready > 0)
+    };
     let print = move || try_print_text(&(lines + "ready\n")).unwrap_or_else(nobody);
+    if takes_all {
+        return print();
+    }
     if let Err(e) = std::thread::Builder::new().name("ready".into()).spawn(print) {
         nobody(e);
     }
