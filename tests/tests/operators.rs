@@ -131,6 +131,8 @@ fn states_are_shown_edited_and_undone(host: &Host, clients: &mut [Client]) {
         &["reload", "--all", "--sessions", "2"],
         &["reload", "--all", "--against", "/nowhere"],
         &["reload", "--config", "--where", "count=10"],
+        &["state", "set", "2", "count=18446744073709551616"],
+        &["table", "put", "prices", "apple", "-18446744073709551616"],
         &["reload", "echo", "--against", "/nowhere", "--canary", "5%"],
     ] {
         assert_eq!(fails(host, args).0, 2, "{args:?}");

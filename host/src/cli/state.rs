@@ -234,20 +234,30 @@ impl Set {
     }
 }
 
+/// Fails if an integer was read as a float: beyond 64 bits it would be another number.
+pub(super) fn is_kept(text: &str, value: &Value) -> Result<(), String> {
+    let is_integer = text.trim().trim_start_matches('-').bytes().all(|b| b.is_ascii_digit());
+    match is_integer && value.is_f64() {
+        true => Err(format!("{text} has more than 64 bits, and would become another number")),
+        false => Ok(()),
+    }
+}
+
 /// Parses a field's path and its value: JSON, or else a string. The first `=` behind
 /// the path counts, so values may contain more of them. A string that is valid JSON needs quotes:
 /// `name="5"`. JSON that nests too deep is refused, and not taken for a string.
 pub(super) fn field(text: &str) -> Result<(String, Value), CommandFailure> {
     let (path, rest) =
         FieldPath::parse_before(text, |rest| rest.starts_with('=')).map_err(CommandFailure::Usage)?;
-    let Some(value) = rest.strip_prefix('=') else {
+    let Some(given) = rest.strip_prefix('=') else {
         return Err(CommandFailure::Usage(format!("{text:?} is no FIELD=VALUE")));
     };
     let path = path.to_string();
     let refused = |e| CommandFailure::Usage(format!("field {path}: {e}"));
-    let value = match parse::<Value>(value.as_bytes()) {
+    let value = match parse::<Value>(given.as_bytes()) {
         Err(e) if e.contains(&too_deep()) => return Err(refused(e)),
-        parsed => parsed.unwrap_or_else(|_| Value::from(value)),
+        parsed => parsed.unwrap_or_else(|_| Value::from(given)),
     };
+    is_kept(given, &value).map_err(refused)?;
     Ok((path, value))
 }

@@ -8,6 +8,7 @@ use crate::cli::changes::{end, print_report};
 use crate::cli::output::{
     CommandFailure, end_with_the_reader, json_line, print_json, print_json_text, print_text,
 };
+use crate::cli::state::is_kept;
 use crate::cli::table::{Form, table};
 use crate::printable::one_line;
 use crate::protocol::admin::{AdminCommand, NamedEntries, Piece, Reply};
@@ -240,7 +241,11 @@ impl Put {
                 read.map_err(|e| CommandFailure::Failed(format!("standard input: {e}")))?;
                 parse(&text).map_err(|e| CommandFailure::Failed(format!("standard input is no JSON: {e}")))?
             }
-            text => parse(text.as_bytes()).unwrap_or_else(|_| Value::from(text)),
+            text => {
+                let value = parse(text.as_bytes()).unwrap_or_else(|_| Value::from(text));
+                is_kept(text, &value).map_err(CommandFailure::Usage)?;
+                value
+            }
         };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let until_ms = ttl.map(|ttl| (now + ttl).as_millis() as u64);
