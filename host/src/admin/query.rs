@@ -9,7 +9,7 @@
 //! threads, and a caller may be gone when the answer is ready. The loop then drops the answer.
 
 use crate::config::Config;
-use crate::config::admin::AccessList;
+use crate::config::admin::AdminConfig;
 use crate::protocol::admin::LedgerLine;
 use crate::protocol::canary::CanaryLine;
 use crate::protocol::data::TableLine;
@@ -233,8 +233,8 @@ pub enum Answer {
     Watching(u64, Box<AllLimits>),
     /// Answers [`Query::Watched`]; none: the watch sees nothing any more.
     Watched(Option<WatchedTurns>),
-    /// Answers [`Query::Watched`]: who has a role has changed since the watch began.
-    Roles(AccessList),
+    /// Answers [`Query::Watched`]: names that have a role have changed since the watch began.
+    Roles(Box<AdminConfig>),
     /// Failure, with the reason.
     Error(String),
 }

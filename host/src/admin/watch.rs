@@ -78,8 +78,9 @@ pub(super) fn watch(
             let left = until.map(|at| at.saturating_duration_since(Instant::now()));
             match answers.recv_timeout(left.unwrap_or(HEARTBEAT).min(HEARTBEAT)) {
                 Ok(Answer::Watched(seen)) => break seen,
-                Ok(Answer::Roles(members)) => {
-                    let caller = AdminCaller::of(caller.socket(), &members)?;
+                Ok(Answer::Roles(mut admin)) => {
+                    admin.find_members().map_err(Failure::Said)?;
+                    let caller = AdminCaller::of(caller.socket(), &admin.members)?;
                     if caller.role.is_none() {
                         return Err(Failure::Said(caller.stranger()));
                     }

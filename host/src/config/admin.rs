@@ -114,7 +114,7 @@ impl AdminConfig {
 
     /// Looks up the users and groups. May ask the network, where the system does. The error says
     /// which name the system does not know.
-    pub(super) fn find_members(&mut self) -> Result<(), String> {
+    pub fn find_members(&mut self) -> Result<(), String> {
         let operate = Members::find("operate", &self.operate)?;
         self.members = AccessList { read: Members::find("read", &self.read)?, operate };
         Ok(())

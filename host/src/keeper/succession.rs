@@ -47,6 +47,11 @@ const FIRST_STARTS_MAX: u32 = 3;
 /// often short: another process of the same user takes them, or a limit is lowered for a moment.
 const LACK_MAX: Duration = Duration::from_secs(2);
 
+/// Words for a death in a turn that came from outside.
+const IN_A_TURN: &str = "ended in a turn";
+/// Words for a crash behind a turn.
+const BEHIND_A_TURN: &str = "died behind a turn that was not committed";
+
 /// Whether a message counts although its sender has ended.
 fn is_last_word(message: &ToKeeper) -> bool {
     matches!(
@@ -266,9 +271,11 @@ impl Keeper {
             running => {
                 // An endless turn, or one that takes all memory, is found by kills in a row.
                 match running {
-                    Some(running) => self.note_kill_in_turn(ended, &how, &running),
+                    Some(running) => self.note_in_row(ended, &how, &running, IN_A_TURN),
                     None => match ended.uncommitted() {
-                        Some(last) => self.note_crash_behind_turn(ended, &how, &last),
+                        // It may have broken what the process needs. The first death may be
+                        // another turn's, so successors commit each by itself.
+                        Some(last) => self.note_in_row(ended, &how, &last, BEHIND_A_TURN),
                         None => self.crashes.note_other(),
                     },
                 }
@@ -306,28 +313,16 @@ impl Keeper {
         self.crashes.note(death);
     }
 
-    /// Logs a kill from outside in the middle of a turn, and counts it against the action. The
-    /// system kills so for memory, and an operator a callback that does not end.
-    fn note_kill_in_turn(&mut self, ended: &Ended, how: &str, running: &Running) {
+    /// Logs a death in a turn by a kill from outside, or behind a turn, and counts it against the
+    /// action: three in a row are its own. The system kills so for memory, and an operator a
+    /// callback that does not end.
+    fn note_in_row(&mut self, ended: &Ended, how: &str, running: &Running, what: &str) {
         let in_a_row = self.crashes.note_kill(self.death(&ended.board, how.to_owned(), running));
         let service = self.worker.service(running.service).map_or("?", |s| &s.name);
         tracing::warn!(
             worker_pid = ended.pid, %service, generation = running.generation,
             session = public_number(running.session), action = action_name(running.action),
-            turn = running.turn + 1, in_a_row, "the worker ended in a turn: {how}"
-        );
-    }
-
-    /// Logs a crash behind a turn whose commit had not come. The turn may have broken what the
-    /// process needs: three such deaths in a row are its own. The first may be another turn's, so
-    /// successors commit each by itself.
-    fn note_crash_behind_turn(&mut self, ended: &Ended, how: &str, last: &Running) {
-        let in_a_row = self.crashes.note_kill(self.death(&ended.board, how.to_owned(), last));
-        let service = self.worker.service(last.service).map_or("?", |s| &s.name);
-        tracing::warn!(
-            worker_pid = ended.pid, %service, generation = last.generation,
-            session = public_number(last.session), action = action_name(last.action),
-            turn = last.turn + 1, in_a_row, "the worker died behind a turn that was not committed: {how}"
+            turn = running.turn + 1, in_a_row, "the worker {what}: {how}"
         );
     }
 

@@ -6,7 +6,7 @@
 
 use crate::admin::follow::ABOUT_TO_END;
 use crate::admin::query::Answer;
-use crate::config::admin::AccessList;
+use crate::config::admin::AdminConfig;
 use crate::worker::shell::Shell;
 use greenroom_core::watch::subject::Subject;
 use std::collections::BTreeMap;
@@ -16,8 +16,8 @@ use std::sync::mpsc::Sender;
 #[derive(Default)]
 pub(super) struct Watches {
     waiting: Vec<(u64, Sender<Answer>)>,
-    /// Members that had a role when a watch began, or when it was told of them last.
-    members: BTreeMap<u64, AccessList>,
+    /// Roles that were in force when a watch began, or when it was told of them last.
+    roles: BTreeMap<u64, AdminConfig>,
 }
 
 /// Begins a watch. A worker that is about to end begins none.
@@ -35,14 +35,14 @@ pub(super) fn begin(shell: &mut Shell, subject: Subject, records: bool) -> Answe
 impl Watches {
     /// Lets an operator wait for turns.
     pub(super) fn wait(&mut self, shell: &Shell, number: u64, reply: Sender<Answer>) {
-        self.members.entry(number).or_insert_with(|| shell.config.get().admin.members.clone());
+        self.roles.entry(number).or_insert_with(|| shell.config.get().admin.clone());
         self.waiting.push((number, reply));
     }
 
     /// Ends a watch, and forgets its operator.
     pub(super) fn end(&mut self, shell: &mut Shell, number: u64) {
         self.waiting.retain(|(n, _)| *n != number);
-        self.members.remove(&number);
+        self.roles.remove(&number);
         shell.core.watching().end(number);
     }
 
@@ -55,13 +55,13 @@ impl Watches {
         if shell.lifecycle.is_ending() {
             return self.waiting.clear();
         }
-        let members = &shell.config.get().admin.members;
+        let admin = &shell.config.get().admin;
         let mut desk = shell.core.watching();
         self.waiting.retain(|(number, reply)| {
             // The operator may have lost its role: its thread knows.
-            if let Some(told) = self.members.get_mut(number).filter(|told| *told != members) {
-                told.clone_from(members);
-                let _ = reply.send(Answer::Roles(members.clone()));
+            if let Some(told) = self.roles.get_mut(number).filter(|told| *told != admin) {
+                told.clone_from(admin);
+                let _ = reply.send(Answer::Roles(Box::new(admin.clone())));
                 return false;
             }
             let seen = desk.take(*number);

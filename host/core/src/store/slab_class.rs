@@ -1,7 +1,7 @@
 //! Class of a slab whose directory byte is damaged, judged by the blocks.
 //!
-//! One page of the directory tells the classes of 256 MiB of records. It has no checksum, but each
-//! live block has one, and the length that it states tells the class that a put has chosen.
+//! A page of the directory tells the classes of 256 MiB of records, and has no checksum. Each live
+//! block has one, and the length in its header tells the class that a put has chosen.
 //!
 //! A free unit is never judged: what lies there was written by peers, too, and may look like
 //! blocks.
