@@ -6,11 +6,12 @@ use greenroom_tests::fixture::install;
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::channel;
 
 /// Users and groups without names, as they are on any system.
 const READER: (&str, &str) = ("70001", "70001");
@@ -54,16 +55,21 @@ impl Bench {
         Bench { host, audit, config, dir }
     }
 
-    /// Runs a command as a user, with further groups.
-    fn run_as(&self, (uid, gid): (&str, &str), groups: &str, args: &[&str]) -> Output {
+    /// A command as a user, with further groups, which lacks its arguments yet.
+    fn as_user(&self, (uid, gid): (&str, &str), groups: &str) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", uid, "--regid", gid]);
         match groups {
             "" => command.arg("--clear-groups"),
             _ => command.args(["--groups", groups]),
         };
-        command.arg(built("greenroom")).args(args).env("GREENROOM_RUNTIME", self.host.runtime());
-        command.output().expect("setpriv")
+        command.arg(built("greenroom")).env("GREENROOM_RUNTIME", self.host.runtime());
+        command
+    }
+
+    /// Runs a command as a user, with further groups.
+    fn run_as(&self, user: (&str, &str), groups: &str, args: &[&str]) -> Output {
+        self.as_user(user, groups).args(args).output().expect("setpriv")
     }
 
     /// Lines of the audit log, without their times.
@@ -182,6 +188,44 @@ fn others_have_the_role_that_the_configuration_in_force_gives() {
     wait_for("closed modes", || ((mode(&run), mode(&socket)) == (0o700, 0o600)).then_some(()));
     let out = bench.run_as(STRANGER, "", &["status"]);
     assert_eq!(out.status.code(), Some(3), "{out:?}");
+}
+
+/// Turns are shown as long as their reader may look, and not until the reader ends the trace.
+#[test]
+fn a_trace_ends_with_the_role_of_its_caller() {
+    if !is_root() {
+        return; // Nobody else can be had.
+    }
+    let bench = Bench::serve();
+    let mut client = Client::connect(bench.host.addr("tally"));
+    // An end of its own is no failure: a trace that kept on would exit with 0.
+    let mut trace = bench.as_user(READER, "");
+    trace.args(["trace", "--service", "tally", "--for", "30s"]);
+    let mut trace = trace.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("setpriv");
+    let mut shown = BufReader::new(trace.stdout.take().expect("a pipe"));
+    let (first, seen) = channel();
+    let rest = std::thread::spawn(move || {
+        let mut line = String::new();
+        while !line.contains("open to all") {
+            assert!(shown.read_line(&mut line).expect("a line") > 0, "{line}");
+        }
+        first.send(()).expect("a test that waits");
+        let mut rest = String::new();
+        shown.read_to_string(&mut rest).expect("text");
+        rest
+    });
+    wait_for("a turn in the trace", || {
+        client.ask("open to all");
+        seen.try_recv().ok()
+    });
+
+    std::fs::write(&bench.config, "[admin]\noperate = [\"70003\"]\naudit = \"audit.log\"\n").expect("a file");
+    bench.does(&["reload", "--config"]);
+    client.ask("secret");
+    let out = trace.wait_with_output().expect("an end");
+    fails(&out, &["70001 has no role"]);
+    let rest = rest.join().expect("a reader");
+    assert!(!rest.contains("secret"), "{rest}");
 }
 
 /// Readers that take all places that they may have keep no operator from a change, neither in the
