@@ -40,6 +40,17 @@ const KINDS_OF_SESSIONS: [Kind; 18] = [
     Kind::TlsFacts,
 ];
 
+/// Silence of a session's peer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Silence {
+    /// Silences that its session was told of.
+    told: u64,
+    /// 1: its session has asked, and was not told since; else 0.
+    asked: u64,
+    /// Bytes that it has sent.
+    pub(crate) heard: u64,
+}
+
 /// A session as the host shows it, beside what its peer's lines say that it must be.
 struct Observed<'a> {
     world: &'a World,
@@ -141,28 +152,44 @@ impl World {
         }
     }
 
-    /// Silences of peers that sessions were told of, and those that they have yet to be told of, by
-    /// session. Sessions that wait, or have lines to run, are left out.
-    pub(crate) fn silences(&self) -> BTreeMap<u64, (u64, u64)> {
-        let is_silent = |peer: &&Peer| {
+    /// Silences of peers by session. Sessions that wait, or have lines to run, are left out.
+    pub(crate) fn silences(&self) -> BTreeMap<u64, Silence> {
+        let silent = |peer: &Peer| {
             let session = self.host.core.sessions().get(peer.slot).expect("no session is lost");
             let waits = session.life != Life::Open || session.blocked_by(Question::ExpectPeer).is_some();
             let filter = Filter { session: Some(peer.id), contents: true, ..Filter::default() };
-            !waits && self.host.core.sessions_after(0, &filter).items[0].input.is_empty()
+            if waits || !self.host.core.sessions_after(0, &filter).items[0].input.is_empty() {
+                return None;
+            }
+            let of = |what: &str| self.counter(&format!("{what}:{}", peer.id));
+            let silence = Silence { told: of("silences"), asked: of("hush"), heard: session.bytes_in };
+            Some((peer.id, silence))
         };
-        let silent = self.network.peers.iter().filter(is_silent);
-        let of = |what: &str, id: u64| self.counter(&format!("{what}:{id}"));
-        silent.map(|p| (p.id, (of("silences", p.id), of("hush", p.id)))).collect()
+        self.network.peers.iter().filter_map(silent).collect()
     }
 
     /// Checks, behind a silence of all peers, that each session which asked was told of it, and
-    /// once: `before` are the silences a while ago. Returns how many were told.
-    pub(crate) fn check_silence(&self, before: &BTreeMap<u64, (u64, u64)>) -> u64 {
+    /// once: `before` are the silences a while ago, and `earlier` those as long before. Returns how
+    /// many were told.
+    pub(crate) fn check_silence(
+        &self,
+        earlier: &BTreeMap<u64, Silence>,
+        before: &BTreeMap<u64, Silence>,
+    ) -> u64 {
         let after = self.silences();
-        for (id, (told, asked)) in before.iter().filter(|(id, _)| after.contains_key(*id)) {
-            assert_eq!(after[id], (told + asked, 0), "{id} is told of a silence, and once");
+        for (id, began) in before {
+            let Some(ended) = after.get(id) else { continue };
+            assert_eq!(ended.asked, 0, "{id} is told of a silence");
+            // A peer that spoke behind a silence that was told may have fallen silent again.
+            let again = u64::from(earlier.get(id).is_none_or(|silence| silence.heard != began.heard));
+            let least = began.told + began.asked;
+            let most = began.told + began.asked.max(again);
+            assert!(
+                (least..=most).contains(&ended.told),
+                "{id} is told of a silence once: {began:?}, {ended:?}"
+            );
         }
-        after.values().map(|(told, _)| told).sum()
+        after.values().map(|silence| silence.told).sum()
     }
 
     /// Checks the end of a run: nothing is left, and what was counted twice is equal.
