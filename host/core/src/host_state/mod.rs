@@ -81,6 +81,8 @@ pub(crate) struct HostState {
     pub(crate) leaves_input: bool,
     /// Work that the stage under way may still do.
     pub(crate) budget: Budget,
+    /// Work that closing sessions over their output limit may still do in this pass.
+    close_budget: Budget,
     /// Whether the host stops: each session has its last turn, and none opens.
     pub(crate) stopping: bool,
     /// Number of the last session that had its last turn because the host stops; `None`: all had,
@@ -157,6 +159,7 @@ impl HostState {
             heard_until_ns: 0,
             leaves_input: false,
             budget: Budget::default(),
+            close_budget: Budget::default(),
             stopping: false,
             stopped_to: None,
             store,
@@ -207,6 +210,8 @@ impl HostState {
             self.heard_until_ns = self.now_ns;
         }
         self.now_ns = now_ns;
+        self.begin_stage();
+        self.close_budget = std::mem::take(&mut self.budget);
     }
 
     /// Takes the time of the calendar for the pass that begins next, or is under way.
@@ -232,6 +237,12 @@ impl HostState {
             true => self.budget.begin_least(),
             false => self.budget.begin(self.limits.host().pass_us),
         }
+    }
+
+    /// Enters the stage that closes sessions over their output limit, or leaves it for the stage
+    /// under way.
+    pub(crate) fn swap_close_stage(&mut self) {
+        std::mem::swap(&mut self.budget, &mut self.close_budget);
     }
 
     /// Has each turn be committed by itself, for so many milliseconds.

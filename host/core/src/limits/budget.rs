@@ -13,6 +13,7 @@
 //! | read | messages of a session's input, connections that the shell has not read yet |
 //! | deliver | actions that wait |
 //! | stop | sessions that had no last turn yet |
+//! | close | sessions over their output limit |
 //! | send | sessions with much to send, by their bytes ([`crate::session::send_queue`]) |
 //!
 //! Stages have a budget each, so a stage that always uses its own up starves no other. A stage does

@@ -151,13 +151,15 @@ fn sessions_over_their_output_limit_are_closed_some_in_each_pass() {
         core.handle(Input::PassBegins { now_ns });
         core.handle(Input::Received { slot: Slot(0), bytes: b"\n" });
     }
-    assert_eq!(core.sessions().len(), SESSIONS as usize, "the broadcast used the stage up");
+    let left = core.sessions().len();
+    assert!(left > SESSIONS as usize / 2 && left < SESSIONS as usize, "{left} left");
     core.handle(Input::Commit);
     core.handle(Input::Sent { slot: Slot(5), bytes: 600, blocked: false });
     while core.sessions().len() > 2 {
         assert_eq!(core.next_wake_ns(), Some(0));
         now_ns += 1;
         core.handle(Input::PassBegins { now_ns });
+        assert!(!core.pass_is_full(), "connections are read beside");
         core.handle(Input::Commit);
         assert!(now_ns < 1000, "it hangs");
     }

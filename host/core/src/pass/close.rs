@@ -122,9 +122,11 @@ pub(super) fn last_turn(pass: &mut Pass<'_>, slot: Slot, reason: u32) {
     drop_owned(host, slot);
 }
 
-/// Closes the sessions whose output grew over its limit. Runs after each input. Last turns may
-/// make other sessions grow over theirs, which are then closed as well; each round removes a
-/// session, so the loop ends. One that the stage leaves may go on if its peer takes enough by then.
+/// Closes the sessions whose output grew over its limit. Runs after each input, within one budget
+/// for all inputs of a pass: last turns of a thousand sessions must not end the stage of reads for
+/// the others. Last turns may make other sessions grow over theirs, which are then closed as well;
+/// each round removes a session, so the loop ends. One that a pass leaves may go on if its peer
+/// takes enough by the next.
 #[inline]
 pub(crate) fn close_overflowed(pass: &mut Pass<'_>) {
     if !pass.host.tls.is_empty() || pass.host.send_queue.overflows() {
@@ -135,6 +137,7 @@ pub(crate) fn close_overflowed(pass: &mut Pass<'_>) {
 /// Closes as above. Few inputs need it, and its code would burden the others.
 #[inline(never)]
 fn close_listed(pass: &mut Pass<'_>) {
+    pass.host.swap_close_stage();
     close_spent(pass);
     while pass.host.send_queue.overflows()
         && !pass.host.stage_is_over()
@@ -167,6 +170,7 @@ fn close_listed(pass: &mut Pass<'_>) {
         gone(pass.host, slot);
         close_spent(pass);
     }
+    pass.host.swap_close_stage();
 }
 
 /// Seals what the input has left to seal, and closes the sessions over TLS that can send nothing
