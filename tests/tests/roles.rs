@@ -199,33 +199,34 @@ fn a_trace_ends_with_the_role_of_its_caller() {
     let bench = Bench::serve();
     let mut client = Client::connect(bench.host.addr("tally"));
     // An end of its own is no failure: a trace that kept on would exit with 0.
-    let mut trace = bench.as_user(READER, "");
-    trace.args(["trace", "--service", "tally", "--for", "30s"]);
-    let mut trace = trace.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("setpriv");
-    let mut shown = BufReader::new(trace.stdout.take().expect("a pipe"));
-    let (first, seen) = channel();
-    let rest = std::thread::spawn(move || {
-        let mut line = String::new();
-        while !line.contains("open to all") {
-            assert!(shown.read_line(&mut line).expect("a line") > 0, "{line}");
-        }
-        first.send(()).expect("a test that waits");
-        let mut rest = String::new();
-        shown.read_to_string(&mut rest).expect("text");
-        rest
-    });
-    wait_for("a turn in the trace", || {
-        client.ask("open to all");
-        seen.try_recv().ok()
-    });
+    let trace = |user, groups| {
+        let mut trace = bench.as_user(user, groups);
+        trace.args(["trace", "--service", "tally", "--for", "30s"]);
+        let mut trace = trace.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("setpriv");
+        let shown = BufReader::new(trace.stdout.take().expect("a pipe"));
+        let (lines, shows) = channel();
+        std::thread::spawn(move || shown.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+        (trace, shows)
+    };
+    let (ends, shows_end) = trace(READER, "");
+    let (mut stays, shows_on) = trace(IN_GROUP, "70009");
+    for shows in [&shows_end, &shows_on] {
+        wait_for("a turn in the trace", || {
+            client.ask("open to all");
+            shows.try_iter().any(|line| line.contains("open to all")).then_some(())
+        });
+    }
 
-    std::fs::write(&bench.config, "[admin]\noperate = [\"70003\"]\naudit = \"audit.log\"\n").expect("a file");
+    let roles = ROLES.replace("70001", "70003");
+    std::fs::write(&bench.config, format!("[admin]\n{roles}")).expect("a file");
     bench.does(&["reload", "--config"]);
     client.ask("secret");
-    let out = trace.wait_with_output().expect("an end");
-    fails(&out, &["70001 has no role"]);
-    let rest = rest.join().expect("a reader");
-    assert!(!rest.contains("secret"), "{rest}");
+    fails(&ends.wait_with_output().expect("an end"), &["70001 has no role"]);
+    let rest: Vec<_> = shows_end.iter().collect();
+    assert!(!rest.iter().any(|line| line.contains("secret")), "{rest:?}");
+    assert!(shows_on.iter().any(|line| line.contains("secret")), "a caller that keeps its role goes on");
+    stays.kill().expect("a trace that goes on");
+    stays.wait().expect("its end");
 }
 
 /// Readers that take all places that they may have keep no operator from a change, neither in the
