@@ -15,6 +15,8 @@ fn source(service: &str) -> String {
                 "eat" => eat(),
                 "protect" => protect(),
                 "hush" => hush(),
+                "vanish" => vanish(),
+                "forbid" => unsafe { prctl(22, 1, 0, 0, 0); },
                 "spin" => loop { std::hint::spin_loop() },
                 _ => {}
             }
@@ -34,6 +36,8 @@ unsafe extern "C" {
     fn kill(pid: i32, signal: i32) -> i32;
     fn close(fd: i32) -> i32;
     fn getsockopt(fd: i32, level: i32, name: i32, value: *mut i32, len: *mut u32) -> i32;
+    fn syscall(number: i64, ...) -> i64;
+    fn prctl(what: i32, ...) -> i32;
     fn mprotect(at: usize, len: usize, rights: i32) -> i32;
 }
 /// Closes the worker's socket to the keeper, as a close too many may.
@@ -45,6 +49,11 @@ fn hush() {
             unsafe { close(fd) };
         }
     }
+}
+/// Ends the thread, and no other.
+fn vanish() {
+    let exit = if cfg!(target_arch = "x86_64") { 60 } else { 93 };
+    unsafe { syscall(exit, 0) };
 }
 /// Leaves the host without the right to write its own records.
 fn protect() {
@@ -155,6 +164,26 @@ fn a_worker_whose_socket_to_the_keeper_was_closed_is_replaced() {
     assert!(workers_before(&host) >= 1);
     assert_eq!(host.json(&["sessions", "--json"]).as_array().map(Vec::len), Some(2));
     assert_eq!(quarantined(&host), [""; 0]);
+}
+
+/// A turn may end the loop's thread alone: at once, or behind it, as it forbids the thread all system
+/// calls. The process lives on.
+#[test]
+fn a_line_whose_turn_ends_the_thread_is_quarantined() {
+    for line in ["vanish", "forbid"] {
+        let library = Fixture::new("gone", &source("gone")).build();
+        let host = Host::serve_limited("gone", &library, "crashes_max = 1000");
+        let mut other = Client::connect(host.addr("gone"));
+        assert_eq!(other.ask("on"), "wild 1 on");
+        let mut client = Client::connect(host.addr("gone"));
+        client.send(&format!("first\n{line}\nthird\n"));
+
+        assert_eq!(client.line().expect("an answer"), "wild 1 first");
+        assert_eq!(other.ask("still"), "wild 2 still");
+        let list = quarantined(&host);
+        assert!(list.len() == 1 && list[0].contains("its loop's thread had ended"), "{line}: {list:?}");
+        assert!((2..=4).contains(&workers_before(&host)), "{}", host.log());
+    }
 }
 
 /// A turn that never ends, and an operator who kills the worker for it.

@@ -13,7 +13,7 @@
 use crate::keeper::phase::Phase;
 use crate::memory::board_layout::Running;
 use crate::memory::histogram::Histogram;
-use crate::memory::reading::Reading;
+use crate::memory::reading::{Reading, WatchdogEnd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -45,8 +45,9 @@ impl Ended {
     /// outside, unless the board says that the watchdog sent it.
     pub(super) fn cause(&self) -> (String, bool) {
         let (how, own) = crate::exit_status::how(self.status);
-        match self.board.stalled_ms() {
-            Some(ms) => (format!("stalled for {ms} ms (limit stall_kill_ms)"), true),
+        match self.board.watchdog_end() {
+            Some(WatchdogEnd::Stalled(ms)) => (format!("stalled for {ms} ms (limit stall_kill_ms)"), true),
+            Some(WatchdogEnd::LoopEnded) => ("its loop's thread had ended".into(), true),
             None if own && self.crashed_elsewhere() => {
                 (format!("{how}, on a thread of a job or a reload"), own)
             }
@@ -57,7 +58,7 @@ impl Ended {
     /// Action that was running, and may be to blame. `None`: none was, or a thread crashed that
     /// runs no turns. The watchdog's own thread ends a process for what the loop runs.
     pub(super) fn running(&self) -> Option<Running> {
-        self.board.running().filter(|_| self.board.stalled_ms().is_some() || !self.crashed_elsewhere())
+        self.board.running().filter(|_| self.board.watchdog_end().is_some() || !self.crashed_elsewhere())
     }
 
     /// Action that ran last and was not committed when the process crashed. `None`: there was none,
@@ -169,7 +170,7 @@ impl Deaths {
         }
         self.cause = match ended.cause() {
             _ if self.handed_over => TakeoverCause::Handover,
-            _ if ended.board.stalled_ms().is_some() => TakeoverCause::Stall,
+            _ if ended.board.watchdog_end().is_some() => TakeoverCause::Stall,
             (_, true) => TakeoverCause::Crash,
             (_, false) => TakeoverCause::Kill,
         };

@@ -157,6 +157,12 @@ impl Board {
         self.words[STALLED_MS].store(ms, Ordering::SeqCst);
     }
 
+    /// Notes that the watchdog ends this process, as the loop's thread has ended. A keeper that reads
+    /// this counts the SIGKILL as the doing of the action that ran, or ran last.
+    pub fn loop_ended(self) {
+        self.words[STALLED_MS].store(u64::MAX, Ordering::SeqCst);
+    }
+
     /// Shows the counts of a service: sessions, turns, faults. A service beyond the 1,024th is left
     /// out.
     #[inline]
@@ -264,7 +270,7 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::reading::Reading;
+    use crate::memory::reading::{Reading, WatchdogEnd};
     use std::time::Duration;
 
     #[test]
@@ -285,7 +291,9 @@ mod tests {
         assert_eq!(Reading::of(&fd).running(), None);
         board.begin(running, 2);
         board.stalled(1200);
-        assert_eq!(Reading::of(&fd).stalled_ms(), Some(1200));
+        assert_eq!(Reading::of(&fd).watchdog_end(), Some(WatchdogEnd::Stalled(1200)));
+        board.loop_ended();
+        assert_eq!(Reading::of(&fd).watchdog_end(), Some(WatchdogEnd::LoopEnded));
         let (mark, _) = board.running().unwrap();
         board.pass_begins(1_000);
         let busy = |now_ns| Reading::of(&fd).busy(now_ns).unwrap();
@@ -306,7 +314,7 @@ mod tests {
         assert_eq!(next.counted(1), [5, 6, 7]);
         next.reached(Limit::OpenFiles);
         assert_eq!(Reading::of(&fd).reached(Limit::OpenFiles), 2);
-        assert!(next.running().is_none() && Reading::of(&fd).stalled_ms().is_none());
+        assert!(next.running().is_none() && Reading::of(&fd).watchdog_end().is_none());
         assert_eq!(Reading::of(&fd).busy(9_000), None);
         next.begin(running, 1);
         next.pass_begins(4_000);

@@ -32,7 +32,8 @@ pub(super) const WHAT: usize = 3;
 pub(super) const GENERATION: usize = 4;
 /// Actions of the batch that are done.
 pub(super) const DONE: usize = 5;
-/// Milliseconds that the action ran before the watchdog ended the process; 0: it did not.
+/// Milliseconds that the action ran before the watchdog ended the process; 0: it did not. The
+/// highest number: the loop's thread had ended.
 pub(super) const STALLED_MS: usize = 6;
 /// Actions of the batch; 0: none has run since the last commit.
 pub(super) const ACTIONS: usize = 7;

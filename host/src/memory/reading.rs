@@ -22,6 +22,15 @@ pub fn forget(fd: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Reason why the watchdog ended a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchdogEnd {
+    /// The action had been running for so many milliseconds.
+    Stalled(u64),
+    /// The loop's thread had ended.
+    LoopEnded,
+}
+
 /// The keeper's side: a copy of a board, which may be a dead worker's. Costs 912 KiB.
 #[derive(Default)]
 pub struct Reading {
@@ -109,10 +118,13 @@ impl Reading {
         self.words[CRASHED] == crash_thread::OF_ANOTHER
     }
 
-    /// Milliseconds that the action was running when the watchdog ended the process. `None`: the
-    /// watchdog did not end it.
-    pub fn stalled_ms(&self) -> Option<u64> {
-        Some(self.words[STALLED_MS]).filter(|ms| *ms > 0)
+    /// Reason why the watchdog ended the process. `None`: it did not.
+    pub fn watchdog_end(&self) -> Option<WatchdogEnd> {
+        match self.words[STALLED_MS] {
+            0 => None,
+            u64::MAX => Some(WatchdogEnd::LoopEnded),
+            ms => Some(WatchdogEnd::Stalled(ms)),
+        }
     }
 
     /// Times that a limit was reached, in all workers of the host.

@@ -1,4 +1,5 @@
-//! Stack of another thread: a signal has the thread walk its own stack into a static array.
+//! Stack of another thread: a signal has the thread walk its own stack into a static array. And
+//! whether that thread is still there.
 //!
 //! The watchdog uses this to name the place of a callback that stalls. The watched thread may be
 //! anywhere, in an allocator or with a lock held. So the signal handler allocates nothing, takes no
@@ -32,6 +33,8 @@ static WALK: Mutex<()> = Mutex::new(());
 pub struct Thread {
     /// Valid as long as the thread lives, which is as long as the process.
     id: libc::pthread_t,
+    /// Its number for the kernel.
+    tid: rustix::thread::Pid,
 }
 
 /// Number of the signal that asks for a walk.
@@ -76,7 +79,20 @@ impl Thread {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: no preconditions.
-        Ok(Thread { id: unsafe { libc::pthread_self() } })
+        Ok(Thread { id: unsafe { libc::pthread_self() }, tid: rustix::thread::gettid() })
+    }
+
+    /// Whether the thread has ended although its process lives: by SYS_exit, or for a system call
+    /// that a filter forbids. False if `/proc` does not tell. Reads a small file of the kernel's.
+    pub fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{}/stat", self.tid.as_raw_nonzero()));
+        // `NUMBER (NAME) STATE ...`; a name may have parentheses. The first thread of a process stays
+        // as a zombie until the others have ended.
+        let state = |stat: &str| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        match stat {
+            Ok(stat) => state(&stat).is_some_and(|state| "ZX".contains(state)),
+            Err(e) => e.kind() == io::ErrorKind::NotFound && std::path::Path::new("/proc/self/task").exists(),
+        }
     }
 
     /// Reads the addresses that the thread is at, the innermost first. For a caller, the address is
@@ -128,7 +144,14 @@ mod tests {
         let at = busy as *const () as usize;
         let seen = (0..100).any(|_| watched.frames().iter().any(|f| (at..at + 200).contains(f)));
         assert!(seen);
+        assert!(!watched.has_ended());
         stop.store(true, Ordering::Relaxed);
         thread.join().unwrap();
+        // A join ends before the kernel has forgotten the thread.
+        let is_gone = |_| {
+            std::thread::sleep(Duration::from_millis(1));
+            watched.has_ended()
+        };
+        assert!((0..10_000).any(is_gone));
     }
 }

@@ -10,6 +10,9 @@
 //! | `stall_warn_ms` | is named in the log, once, with its place in the source |
 //! | `stall_kill_ms` | is named in the log, and the process ends with SIGKILL |
 //!
+//! The loop's thread itself may be gone: a callback may end it alone, or forbid it system calls. The
+//! watchdog then ends the process.
+//!
 //! A pass may take long although no callback does: many turns, or work of the host. From
 //! `stall_warn_ms` on it is named once, with its stage and the session whose turn ran last.
 //!
@@ -67,10 +70,13 @@ pub fn start(board: Board, file: OwnedFd, limits: &Limits, copies: PathBuf) -> i
     let stall_limits = StallLimits::default();
     stall_limits.set(limits);
     let limits = stall_limits.clone();
-    let mut dog = Watchdog { board, file, thread, copies, stall_limits: limits, seen: None, pass: None };
+    let thread_seen = Instant::now();
+    let mut dog =
+        Watchdog { board, file, thread, thread_seen, copies, stall_limits: limits, seen: None, pass: None };
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
         loop {
             std::thread::sleep(dog.stall_limits.tick());
+            dog.look_at_the_thread();
             dog.look();
             dog.look_at_the_pass();
         }
@@ -111,6 +117,8 @@ struct Watchdog {
     file: OwnedFd,
     /// The loop's thread.
     thread: Thread,
+    /// Time of the last look at it.
+    thread_seen: Instant,
     /// Directory of private copies: code in it is a handler's.
     copies: PathBuf,
     stall_limits: StallLimits,
@@ -146,6 +154,20 @@ struct Seen {
 }
 
 impl Watchdog {
+    /// Ends the process if the loop's thread is gone. Looks every 500 ms, as that is a system call.
+    fn look_at_the_thread(&mut self) {
+        if self.thread_seen.elapsed() < TICK_MAX {
+            return;
+        }
+        self.thread_seen = Instant::now();
+        if self.thread.has_ended() {
+            tracing::error!("the loop's thread has ended: the worker is ended, and a successor goes on");
+            std::thread::sleep(LAST_WORDS);
+            self.board.loop_ended();
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
+    }
+
     /// Looks at the running callback once, and notes it on the board. If it is over a limit,
     /// reports it or ends the process. A report takes up to 3.5 s, for the stack and the child
     /// that names the place.
