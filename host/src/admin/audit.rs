@@ -13,8 +13,8 @@
 //!
 //! The file is opened for each line, so it may be moved away or deleted at any time. A line is one
 //! write. The host's log has a line for each, too, without the data. If the file cannot be written,
-//! the change is made all the same, and the log has an error: a full disk must not keep an operator
-//! from rolling back.
+//! the change is made all the same: a full disk must not keep an operator from rolling back. The log
+//! has an error, and `status` shows it until the keeper has written a line again.
 
 use crate::admin::text::operator;
 use crate::admin::time::rfc3339;
@@ -112,8 +112,8 @@ impl AuditLine {
     }
 
     /// Writes the line: to the file, if there is one, and without data to the host's log. Blocks
-    /// for the disk.
-    pub fn write(mut self, file: Option<&Path>) {
+    /// for the disk. Returns why the file lacks the line, which the log has been told.
+    pub fn write(mut self, file: Option<&Path>) -> Option<String> {
         self.at = rfc3339(unix_ms());
         let AuditLine { event, by, command, reason, .. } = &self;
         let number = |key: &str| by[key].as_i64().unwrap_or_default();
@@ -122,10 +122,10 @@ impl AuditLine {
         // Of a change in the ledger the log has a line with the reason already.
         let reason = if matches!(*event, "denied" | "failed") { reason } else { "" };
         tracing::info!(%by, command, event, "audit: {command} {event}{}{reason}", if reason.is_empty() { "" } else { ": " });
-        let Some(path) = file else { return };
-        if let Err(e) = append(path, &self) {
-            tracing::error!("audit: a line is missing in {}: {e}", path.display());
-        }
+        let path = file?;
+        let why = format!("a line is missing in {}: {}", path.display(), append(path, &self).err()?);
+        tracing::error!("audit: {why}");
+        Some(why)
     }
 }
 
@@ -182,13 +182,13 @@ pub fn can_be_written(file: Option<&Path>) -> Result<(), String> {
 
 /// Writes a line on a thread of its own, for a loop that must not wait for the disk.
 pub fn write_apart(line: AuditLine, file: Option<PathBuf>) {
-    spawn(move || line.write(file.as_deref()));
+    spawn(move || _ = line.write(file.as_deref()));
 }
 
 /// Writes that the host refuses a change before it begins, from a thread as above.
 pub fn write_refusal(command: AdminCommand, by: Requester, why: String, file: Option<PathBuf>) {
-    let write = move || AuditLine::of("failed", &command, by).because(why).write(file.as_deref());
-    spawn(write);
+    let line = AuditLine::of("failed", &command, by).because(why);
+    write_apart(line, file);
 }
 
 /// Starts a thread that writes.

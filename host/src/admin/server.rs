@@ -36,6 +36,8 @@ pub enum Asked {
     OfKeeper(AdminCommand, Answers),
     /// A command that the worker answers, on this socket.
     OfWorker(AdminCommand, Requester, UnixStream),
+    /// A line was written to the audit log; else why not.
+    Audited(Option<String>),
 }
 
 /// Sender of a keeper's answers. The answer ends when the sender is dropped.
@@ -159,11 +161,11 @@ fn take_in(stream: UnixStream, who: AdminCaller, access: &Access, post: &Mailbox
     };
     let (audit, changes) = (access.audit(), command.role() == Role::Operate);
     if let Some(why) = who.refusal(command.role(), command.name()) {
-        AuditLine::of("denied", &command, by).because(&why).write(audit.as_deref());
+        audited(AuditLine::of("denied", &command, by).because(&why), audit.as_deref(), post);
         return caller.say(&Reply::Error(why));
     }
     if changes {
-        AuditLine::of("asked", &command, by).write(audit.as_deref());
+        audited(AuditLine::of("asked", &command, by), audit.as_deref(), post);
     }
     if command.served_by() != ServedBy::Keeper {
         // The socket goes to the worker whole; nothing is buffered here.
@@ -215,8 +217,14 @@ impl KeeperTrail {
             Reply::Error(why) => self.line.becomes("failed").because(why),
             _ => self.line,
         };
-        line.with(self.before, processes(post)).write(file);
+        audited(line.with(self.before, processes(post)), file, post);
     }
+}
+
+/// Writes a line of the audit log, and tells the keeper whether it could: `status` says so.
+fn audited(line: AuditLine, file: Option<&Path>, post: &Mailbox<Asked>) {
+    let why = line.write(file);
+    post.post(Asked::Audited(why));
 }
 
 /// Processes of the host, and the version of its binary.

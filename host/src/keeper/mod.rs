@@ -258,6 +258,7 @@ impl Keeper {
             Event::Asked(Asked::OfWorker(command, by, stream)) => {
                 self.relay(WaitingCaller { command, by, stream });
             }
+            Event::Asked(Asked::Audited(why)) => self.failing.note("audit log".into(), why),
             Event::Signal(SIGHUP) => {
                 self.proposals.sighups += 1;
                 self.configure(Requester::Signal, None);
