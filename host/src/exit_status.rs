@@ -4,6 +4,7 @@
 //! candidate. The second result of [`how`] is evidence for the verdict on a build: a process
 //! that was killed from outside blames nobody.
 
+use crate::sys::proc;
 use rustix::process::Signal;
 use std::fs::File;
 use std::io;
@@ -15,7 +16,7 @@ use std::process::ExitStatus;
 pub fn own_binary() -> io::Result<File> {
     // Opened here: under valgrind the link leads to valgrind when it is executed, and to this
     // binary when it is opened.
-    File::open("/proc/self/exe")
+    File::open("/proc/self/exe").map_err(proc::explain)
 }
 
 /// Tells how a process ended, in words, and whether it caused its end itself.

@@ -176,7 +176,7 @@ fn a_line_whose_turn_ends_the_thread_is_quarantined() {
         let mut other = Client::connect(host.addr("gone"));
         assert_eq!(other.ask("on"), "wild 1 on");
         let mut client = Client::connect(host.addr("gone"));
-        client.send(&format!("first\n{line}\nthird\n"));
+        client.send(format!("first\n{line}\nthird\n"));
 
         assert_eq!(client.line().expect("an answer"), "wild 1 first");
         assert_eq!(other.ask("still"), "wild 2 still");

@@ -4,7 +4,7 @@
 use greenroom_tests::client::Client;
 use greenroom_tests::fixture::{Fixture, install, tally_source};
 use greenroom_tests::host::Host;
-use greenroom_tests::{built, wait_for};
+use greenroom_tests::{built, in_namespace, wait_for};
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
@@ -285,4 +285,21 @@ fn a_standard_output_that_nobody_reads_holds_nothing_up() {
     kill(host.id() as i32, libc::SIGTERM);
     assert_eq!(host.wait().expect("its end").code(), Some(0));
     drop(reader);
+}
+
+/// A container or a chroot without `/proc` is told what is missing.
+#[test]
+fn a_host_without_proc_says_what_it_lacks() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = dir.path().join("run");
+    for arguments in [vec!["check"], vec!["serve", "--runtime", runtime.to_str().expect("text")]] {
+        let mut command = in_namespace();
+        command.arg("umount -l /proc; exec \"$@\"").arg("sh").arg(built("greenroom")).args(arguments);
+        let out = command.arg(built("libecho.so")).output().expect("unshare");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(
+            out.status.code() == Some(1) && said.contains("mount it (mount -t proc proc /proc)"),
+            "{said}"
+        );
+    }
 }

@@ -6,7 +6,7 @@ use greenroom_tests::client::Client;
 use greenroom_tests::fixture::compile_c;
 use greenroom_tests::host::Host;
 use greenroom_tests::mishaps::limit;
-use greenroom_tests::wait_for;
+use greenroom_tests::{in_namespace, wait_for};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -82,16 +82,6 @@ fn what_a_library_of_the_system_needs_elsewhere_is_refused() {
         dir.canonicalize().expect("a directory").join("libhelper.so").display()
     );
     assert!(out.status.code() == Some(1) && said.contains(&why), "{said}");
-}
-
-/// Shell that may mount what it likes, and waits for its script. Without root, the namespace is
-/// that of a user namespace, in which everybody is root.
-fn in_namespace() -> Command {
-    // SAFETY: the call has no preconditions.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    let mut command = Command::new("unshare");
-    command.args([if is_root { "-m" } else { "-rm" }, "sh", "-ec"]);
-    command
 }
 
 /// Each build takes a part of what a process has for all, and none gives it back.

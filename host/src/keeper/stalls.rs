@@ -85,7 +85,11 @@ impl Keeper {
     /// of the service whose own turn runs. Anything else is refused, and nothing happens.
     pub(super) fn withhold(&mut self, of: &str) -> Reply {
         let board = self.worker.read_board();
-        let Some(running) = board.running().filter(|_| self.worker.has_process()) else {
+        if !self.worker.has_process() {
+            let why = self.worker.deaths().last().unwrap_or("it is being replaced");
+            return Reply::Error(format!("nothing is withheld: no worker runs at the moment: {why}"));
+        }
+        let Some(running) = board.running() else {
             return Reply::Error("nothing is withheld: no callback runs at the moment".into());
         };
         let time = board.busy(now_ns()).map_or(Duration::ZERO, |busy| busy.time);

@@ -3,6 +3,7 @@
 //! The kernel gives the lowest number that is free. So the number of a fresh descriptor says, in
 //! one system call, that at least so many are in use.
 
+use crate::sys::proc;
 use rustix::process::{Resource, getrlimit};
 use std::fs::File;
 use std::io;
@@ -22,7 +23,7 @@ pub fn next_number() -> io::Result<usize> {
 /// Number of descriptors in use. O(descriptors). Fails if /proc cannot be read.
 pub fn in_use() -> io::Result<usize> {
     // One of them is the directory that is read.
-    Ok(std::fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
+    Ok(std::fs::read_dir("/proc/self/fd").map_err(proc::explain)?.count().saturating_sub(1))
 }
 
 /// Whether an error says that descriptors are used up, of this process or of the system.

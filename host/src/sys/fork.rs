@@ -3,6 +3,7 @@
 //! Only the trial of a candidate needs this (`plugin/apart.rs`). A fork copies one thread, so a
 //! process forks here only while it has no other.
 
+use crate::sys::proc;
 use rustix::process::{Pid, Signal, WaitStatus};
 use rustix::thread::UnshareFlags;
 use std::io;
@@ -41,7 +42,7 @@ pub fn unshare(user: bool) -> io::Result<()> {
 /// Forks this process. `None`: this is the child. Fails if there is another thread, whose locks the
 /// child would find locked for ever, or if the system has no process to give.
 pub fn fork() -> io::Result<Option<Pid>> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+    if std::fs::read_dir("/proc/self/task").map_err(proc::explain)?.count() != 1 {
         return Err(io::Error::other("the process has several threads"));
     }
     // SAFETY: this is the only thread, so the child finds no lock held by another.

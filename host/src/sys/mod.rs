@@ -14,6 +14,7 @@ pub mod fork;
 pub mod mapping;
 #[allow(unsafe_code)]
 pub mod peer;
+pub mod proc;
 #[allow(unsafe_code)]
 pub mod process_state;
 pub mod regular_file;

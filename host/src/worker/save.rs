@@ -25,6 +25,7 @@ use crate::mailbox::Mailbox;
 use crate::saved_file;
 use crate::saved_file::{Saved, Unread};
 use crate::saved_place;
+use crate::sys::proc;
 use crate::sys::process_state::give_way;
 use crate::worker::keeper_link::KeeperLink;
 use greenroom_core::core::Core;
@@ -101,7 +102,9 @@ impl Saver {
     /// Opens the records' memory file for a reader that may not write. Fails if the process is at
     /// its limit of open files.
     pub(super) fn records(&self) -> io::Result<OwnedFd> {
-        std::fs::File::open(format!("/proc/self/fd/{}", self.region.as_raw_fd())).map(OwnedFd::from)
+        std::fs::File::open(format!("/proc/self/fd/{}", self.region.as_raw_fd()))
+            .map(OwnedFd::from)
+            .map_err(proc::explain)
     }
 
     /// Time until the next save is due; `None`: none is planned, or one is under way.
