@@ -1,23 +1,12 @@
-//! Exit statuses in words, and this binary to start again.
+//! Exit statuses in words.
 //!
 //! The words reach operators: in the log, in `greenroom status`, and in the report of a refused
 //! candidate. The second result of [`how`] is evidence for the verdict on a build: a process
 //! that was killed from outside blames nobody.
 
-use crate::sys::proc;
 use rustix::process::Signal;
-use std::fs::File;
-use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-
-/// Opens the running binary, even if its file is replaced meanwhile. Fails if no descriptor is
-/// left or /proc is not mounted.
-pub fn own_binary() -> io::Result<File> {
-    // Opened here: under valgrind the link leads to valgrind when it is executed, and to this
-    // binary when it is opened.
-    File::open("/proc/self/exe").map_err(proc::explain)
-}
 
 /// Tells how a process ended, in words, and whether it caused its end itself.
 ///

@@ -166,8 +166,8 @@ fn a_worker_whose_socket_to_the_keeper_was_closed_is_replaced() {
     assert_eq!(quarantined(&host), [""; 0]);
 }
 
-/// A turn may end the loop's thread alone: at once, or behind it, as it forbids the thread all system
-/// calls. The process lives on.
+/// A turn may end the loop's thread alone: at once, or behind it, as it forbids the thread all
+/// system calls. The process lives on.
 #[test]
 fn a_line_whose_turn_ends_the_thread_is_quarantined() {
     for line in ["vanish", "forbid"] {

@@ -13,8 +13,8 @@
 //!
 //! The file is opened for each line, so it may be moved away or deleted at any time. A line is one
 //! write. The host's log has a line for each, too, without the data. If the file cannot be written,
-//! the change is made all the same: a full disk must not keep an operator from rolling back. The log
-//! has an error, and `status` shows it until the keeper has written a line again.
+//! the change is made all the same: a full disk must not keep an operator from rolling back. The
+//! log has an error, and `status` shows it until the keeper has written a line again.
 
 use crate::admin::text::operator;
 use crate::admin::time::rfc3339;

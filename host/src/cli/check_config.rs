@@ -29,6 +29,7 @@ pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> 
     if let Some(path) = &config.admin.audit {
         tell_if_folder_lacks("admin.audit", path);
     }
+    config.check_socket_groups().map_err(CommandFailure::Failed)?;
     config.observe.check_token_file().map_err(CommandFailure::Failed)?;
     config.log.check_place().map_err(CommandFailure::Failed)?;
     confined(config, complain)?;

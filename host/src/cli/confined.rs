@@ -2,9 +2,9 @@
 
 use crate::cli::output::CommandFailure;
 use crate::config::Config;
-use crate::exit_status::own_binary;
 use crate::plugin::trial;
 use crate::protocol::status::Confined;
+use crate::sys::proc::own_binary;
 
 /// Finds out how candidates are confined on this machine. Fails if the configuration requires more.
 /// `warn` is told of what is missing.

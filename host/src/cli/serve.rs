@@ -131,6 +131,7 @@ impl Serve {
         }
         .map_err(|e| failed("the keeper's socket", e))?;
         audit::check(config.admin.audit.as_deref()).map_err(CommandFailure::Failed)?;
+        config.check_socket_groups().map_err(CommandFailure::Failed)?;
         config.observe.check_token_file().map_err(CommandFailure::Failed)?;
         let access = Arc::new(Access::new(runtime.socket(), &config.admin));
         let options = Options {

@@ -14,16 +14,16 @@
 //! | no socket | refused |
 
 use crate::config::socket_file::SocketFile;
+use crate::sys::user::group_number;
 use greenroom_state::address::Address;
-use nix::unistd::{Gid, Group};
-use rustix::fs::{Mode, chmod, chown, lstat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, chmod, chownat, fchmod, fstat, lstat};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt,
 };
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Connections that the kernel queues for one port, at most: `net.core.somaxconn` lowers it. The
 /// queue must hold all clients that arrive while no worker serves.
@@ -106,12 +106,14 @@ pub struct MadeFile {
     pub(super) path: Box<str>,
     /// Device and inode.
     inode: (u64, u64),
+    /// Number of the group that it was made with.
+    gid: u32,
 }
 
 impl MadeFile {
     /// Whether the file is still at its path. Costs a stat.
     pub(super) fn is_in_place(&self) -> bool {
-        inode(&self.path).is_ok_and(|there| there == self.inode)
+        lstat(&*self.path).is_ok_and(|there| (there.st_dev, there.st_ino) == self.inode)
     }
 }
 
@@ -121,15 +123,25 @@ impl BoundFile {
         &self.0
     }
 
-    /// Gives the file a mode and a group. The error says what cannot be given.
+    /// Gives the file a mode, and a group: that which it was made with, if none is wanted. Leaves
+    /// any other file at the path as it is. The error says what cannot be given.
     pub(super) fn allow(&self, file: &SocketFile) -> Result<(), String> {
-        if let Some(name) = &file.group {
-            let gid = gid(name)?;
-            let gid = rustix::fs::Gid::from_raw(gid.as_raw());
-            chown(&*self.0.path, None, Some(gid)).map_err(|e| format!("its group {name}: {e}"))?;
+        // A path may lead elsewhere by the next call; a descriptor does not.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(fd) = rustix::fs::open(&*self.0.path, flags, Mode::empty()) else { return Ok(()) };
+        let stat = fstat(&fd).map_err(|e| e.to_string())?;
+        if (stat.st_dev, stat.st_ino) != self.0.inode {
+            return Ok(());
         }
-        let mode = Mode::from_raw_mode(file.mode);
-        chmod(&*self.0.path, mode).map_err(|e| format!("its mode {:04o}: {e}", file.mode))
+        let gid = file.group.as_deref().map_or(Ok(self.0.gid), group_number)?;
+        if gid != stat.st_gid {
+            chownat(&fd, "", None, Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH).map_err(|e| {
+                format!("its group {}: {e}", file.group.as_deref().unwrap_or("as it was made"))
+            })?;
+        }
+        // Such a descriptor takes no mode by itself.
+        chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::from_raw_mode(file.mode))
+            .map_err(|e| format!("its mode {:04o}: {e}", file.mode))
     }
 }
 
@@ -146,6 +158,9 @@ impl Drop for BoundFile {
 pub(super) fn bind_unix(path: &str) -> io::Result<(OwnedFd, BoundFile)> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
     let address = SocketAddrUnix::new(path)?;
+    // The file is made with the mode of its socket. Nobody gets in before the mode is the wanted
+    // one: connects need the right to write.
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     match bind(&socket, &address) {
         Err(Errno::ADDRINUSE) => {
             remove_if_dead(path, &address)?;
@@ -153,9 +168,8 @@ pub(super) fn bind_unix(path: &str) -> io::Result<(OwnedFd, BoundFile)> {
         }
         bound => bound?,
     }
-    let file = BoundFile(MadeFile { path: path.into(), inode: inode(path)? });
-    // Nobody gets in before the mode is the wanted one: connects need the right to write.
-    chmod(path, Mode::RUSR | Mode::WUSR)?;
+    let made = lstat(path)?;
+    let file = BoundFile(MadeFile { path: path.into(), inode: (made.st_dev, made.st_ino), gid: made.st_gid });
     listen(&socket, BACKLOG)?;
     Ok((socket, file))
 }
@@ -172,24 +186,6 @@ fn remove_if_dead(path: &str, address: &SocketAddrUnix) -> io::Result<()> {
         Err(Errno::CONNREFUSED) => Ok(std::fs::remove_file(path)?),
         // A full queue, or a socket of another type: it lives.
         _ => Err(io::Error::other("another process listens there")),
-    }
-}
-
-/// Device and inode of a file, without following a link.
-fn inode(path: &str) -> io::Result<(u64, u64)> {
-    let stat = lstat(path)?;
-    Ok((stat.st_dev, stat.st_ino))
-}
-
-/// Number of a group that is given by name or number.
-fn gid(name: &str) -> Result<Gid, String> {
-    if let Ok(number) = name.parse() {
-        return Ok(Gid::from_raw(number));
-    }
-    match Group::from_name(name) {
-        Ok(Some(group)) => Ok(group.gid),
-        Ok(None) => Err(format!("there is no group {name}")),
-        Err(e) => Err(format!("group {name}: {e}")),
     }
 }
 
@@ -224,9 +220,17 @@ mod tests {
         assert_eq!(said, "there is no group no-such-group");
         UnixStream::connect(&path).unwrap();
         assert_eq!(bind_unix(&path).unwrap_err().to_string(), "another process listens there");
-        // Somebody else's file stays.
+        // Somebody else's file stays, with its mode, behind a link, too.
         std::fs::remove_file(&path).unwrap();
-        std::fs::write(&path, "").unwrap();
+        let other = dir.path().join("other");
+        std::fs::write(&other, "").unwrap();
+        std::fs::set_permissions(&other, PermissionsExt::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        file.allow(&SocketFile { mode: 0o666, group: None }).unwrap();
+        assert_eq!(mode(), 0o600);
+        std::fs::rename(&other, &path).unwrap();
+        file.allow(&SocketFile { mode: 0o666, group: None }).unwrap();
+        assert_eq!(mode(), 0o600);
         drop(file);
         assert!(bind_unix(&path).unwrap_err().to_string().contains("no socket is there"));
         std::fs::remove_file(&path).unwrap();

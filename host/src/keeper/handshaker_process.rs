@@ -4,11 +4,11 @@
 //! socket is closed.
 
 use crate::config::tls::TlsSettings;
-use crate::exit_status::own_binary;
 use crate::keeper::service_manager::forget;
 use crate::keeper::spawn::Process;
 use crate::protocol::handshaker::{FromHandshaker, ToHandshaker};
 use crate::protocol::link::{Link, Received, pair};
+use crate::sys::proc::own_binary;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

@@ -185,7 +185,9 @@ impl Listeners {
     /// when they are opened. The error names the first one that fails.
     pub(super) fn allow(&mut self, files: Vec<(Address, SocketFile)>) -> Result<(), String> {
         self.files.extend(files);
-        self.places.iter().flatten().try_for_each(|l| l.allow(&self.files))
+        let failed = self.places.iter().flatten().map(|l| l.allow(&self.files));
+        // All have their turn.
+        failed.fold(Ok(()), Result::and)
     }
 
     /// Files of the Unix sockets that are accepted from.

@@ -85,13 +85,13 @@ pub mod upkeep;
 mod worker_process;
 
 use crate::admin::server::Asked;
-use crate::exit_status::own_binary;
 use crate::logs;
 use crate::mailbox::Mailbox;
 use crate::plugin::watch::WatchNews;
 use crate::protocol::keeper::{HeldPort, ToKeeper, ToWorker};
 use crate::protocol::link::Received;
 use crate::sys::descriptors::KeptPlaces;
+use crate::sys::proc::own_binary;
 use acceptor::Acceptor;
 use belongings::Belongings;
 use callers::{Callers, WaitingCaller};
@@ -382,7 +382,7 @@ impl Keeper {
         }
         self.upgraded();
         if self.stop.is_requested() && !self.worker.is_told_to_stop() {
-            // The worker that was told has died. Its successor flushes and saves.
+            // The worker that was told has died.
             self.worker.tell_to_stop(self.stop.signal());
         }
         // The phase is serving by now, so `relay` queues none of them again.

@@ -11,7 +11,6 @@
 //! | the process ends | another one is started, at once or after a pause that doubles |
 
 use crate::config::observe::ObserveConfig;
-use crate::exit_status::own_binary;
 use crate::keeper::bind::bind_tcp;
 use crate::keeper::service_manager::forget;
 use crate::keeper::spawn::Process;
@@ -19,6 +18,7 @@ use crate::keeper::tokens::OBSERVER;
 use crate::protocol::link::{Link, Received, pair};
 use crate::protocol::observer::{FromObserver, ObserverSettings, ToObserver};
 use crate::protocol::status::ObserverStatus;
+use crate::sys::proc::own_binary;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::process::Pid;

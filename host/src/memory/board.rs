@@ -157,8 +157,8 @@ impl Board {
         self.words[STALLED_MS].store(ms, Ordering::SeqCst);
     }
 
-    /// Notes that the watchdog ends this process, as the loop's thread has ended. A keeper that reads
-    /// this counts the SIGKILL as the doing of the action that ran, or ran last.
+    /// Notes that the watchdog ends this process, as the loop's thread has ended. A keeper that
+    /// reads this counts the SIGKILL as the doing of the action that ran, or ran last.
     pub fn loop_ended(self) {
         self.words[STALLED_MS].store(u64::MAX, Ordering::SeqCst);
     }

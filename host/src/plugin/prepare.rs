@@ -15,7 +15,6 @@
 
 use crate::config::Config;
 use crate::config::file_contents::FileContents;
-use crate::exit_status::own_binary;
 use crate::memory::board::Board;
 use crate::plugin::authors_code::{AuthorsCode, AuthorsStep};
 use crate::plugin::ffi::library::Library;
@@ -25,6 +24,7 @@ use crate::plugin::replay::{ReplayReport, TurnDifference};
 use crate::plugin::room::{Room, RoomLeft};
 use crate::plugin::stage::{self, Content, Copies};
 use crate::plugin::trial::{self, Snapshot, Trial, Tried};
+use crate::sys::proc::own_binary;
 use greenroom_core::reload::request::{Candidate, LibraryId};
 use greenroom_core::service::offer::{Offer, Serving};
 use greenroom_state::elf_note::Note;

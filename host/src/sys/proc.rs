@@ -1,9 +1,18 @@
-//! Files of `/proc` that the host needs.
+//! Files of `/proc` that the host needs: its own binary, and what they mean if they are missing.
 
+use std::fs::File;
 use std::io::{self, ErrorKind};
 
-/// Says of an error what a missing file of `/proc/self` means: a container or a chroot without it. Any
-/// other error stays as it is.
+/// Opens the running binary, even if its file is replaced meanwhile. Fails if no descriptor is
+/// left or /proc is not mounted.
+pub fn own_binary() -> io::Result<File> {
+    // Opened here: under valgrind the link leads to valgrind when it is executed, and to this
+    // binary when it is opened.
+    File::open("/proc/self/exe").map_err(explain)
+}
+
+/// Says of an error what a missing file of `/proc/self` means: a container or a chroot without it.
+/// Any other error stays as it is.
 pub fn explain(e: io::Error) -> io::Error {
     if e.kind() != ErrorKind::NotFound {
         return e;

@@ -33,7 +33,7 @@ static WALK: Mutex<()> = Mutex::new(());
 pub struct Thread {
     /// Valid as long as the thread lives, which is as long as the process.
     id: libc::pthread_t,
-    /// Its number for the kernel.
+    /// Number of the thread for the kernel.
     tid: rustix::thread::Pid,
 }
 
@@ -86,8 +86,8 @@ impl Thread {
     /// that a filter forbids. False if `/proc` does not tell. Reads a small file of the kernel's.
     pub fn has_ended(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/self/task/{}/stat", self.tid.as_raw_nonzero()));
-        // `NUMBER (NAME) STATE ...`; a name may have parentheses. The first thread of a process stays
-        // as a zombie until the others have ended.
+        // `NUMBER (NAME) STATE ...`; a name may have parentheses. The first thread of a process
+        // stays as a zombie until the others have ended.
         let state = |stat: &str| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
         match stat {
             Ok(stat) => state(&stat).is_some_and(|state| "ZX".contains(state)),

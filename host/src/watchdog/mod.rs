@@ -10,8 +10,8 @@
 //! | `stall_warn_ms` | is named in the log, once, with its place in the source |
 //! | `stall_kill_ms` | is named in the log, and the process ends with SIGKILL |
 //!
-//! The loop's thread itself may be gone: a callback may end it alone, or forbid it system calls. The
-//! watchdog then ends the process.
+//! The loop's thread itself may be gone: a callback may end it alone, or forbid it system calls.
+//! The watchdog then ends the process.
 //!
 //! A pass may take long although no callback does: many turns, or work of the host. From
 //! `stall_warn_ms` on it is named once, with its stage and the session whose turn ran last.

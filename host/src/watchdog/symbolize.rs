@@ -9,7 +9,7 @@
 //!
 //! A failure costs the place in the log line and nothing else.
 
-use crate::exit_status::own_binary;
+use crate::sys::proc::own_binary;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, Read, Write};

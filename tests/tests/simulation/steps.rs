@@ -240,7 +240,7 @@ impl World {
                 for at in (0..self.network.peers.len()).rev() {
                     self.read(at, true);
                 }
-                // A session that is not read meanwhile, or hears what was late, has another silence.
+                // A session that is not read meanwhile, or hears what was late, has another one.
                 let now = self.silences();
                 before.retain(|id, silence| now.get(id).is_some_and(|now| now.heard == silence.heard));
             }

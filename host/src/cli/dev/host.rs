@@ -6,8 +6,9 @@
 
 use crate::cli::dev::event::DevEvent;
 use crate::cli::output::complain;
-use crate::exit_status::{how, own_binary};
+use crate::exit_status::how;
 use crate::runtime_dir::socket_path;
+use crate::sys::proc::own_binary;
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};

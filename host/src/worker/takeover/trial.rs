@@ -9,10 +9,10 @@
 //! to the heap.
 
 use crate::config::Config;
-use crate::exit_status::own_binary;
 use crate::memory::snapshot::core_at;
 use crate::plugin::trial::{self, Trial, Tried};
 use crate::protocol::keeper::Hello;
+use crate::sys::proc::own_binary;
 use crate::worker::reload::build_records::recorded;
 use crate::worker::reload::running_build::RunningBuild;
 use greenroom_core::core::Successor;
