@@ -7,6 +7,7 @@
 //! there.
 
 use crate::mailbox::Mailbox;
+use crate::sys::crash_thread;
 use greenroom_core::command::Begun;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ impl JobThreads {
         self.cancelled.insert(number, flag.clone());
         let ends = self.ends.clone();
         let run = move || {
+            crash_thread::runs_job(number);
             let result = match work {
                 Some(work) => work.run(&name, &input, &flag),
                 None => Err("the build that serves has no jobs".into()),

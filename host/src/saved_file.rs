@@ -233,11 +233,10 @@ fn items_at(
 /// Reason why a file gives no tables, in words that name the file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unread {
-    /// The file is damaged, or of a later version. It is kept under another name, and nothing of it
-    /// was read.
+    /// The file is damaged. It is kept under another name, and nothing of it was read.
     Aside(String),
-    /// The file may be good: it can't be opened, or its tables don't fit the store. It stays as it
-    /// is. A host that started without it would replace it with the next save.
+    /// The file may be good: it can't be opened, is of a later version, or its tables don't fit the
+    /// store. It stays as it is. A host that started without it would replace it with the next save.
     Stays(String),
 }
 
@@ -252,8 +251,7 @@ pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, Unread> {
     if !is_of_tables(&bytes) {
         return Err(Unread::Stays(not_of_tables(path)));
     }
-    // The whole file is parsed before the first item reaches the core.
-    let items = items(&bytes).map_err(|why| {
+    let body = whole(&bytes).map_err(|why| {
         let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let path = &target(path);
         let aside = with_suffix(path, &format!("damaged-{seconds}"));
@@ -261,6 +259,11 @@ pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, Unread> {
             Ok(()) => Unread::Aside(format!("{}: {why}; kept as {}", path.display(), aside.display())),
             Err(e) => Unread::Stays(format!("{}: {why}; and it can't be kept aside: {e}", path.display())),
         }
+    })?;
+    // The whole file is parsed before the first item reaches the core.
+    let items = items(body).map_err(|why| {
+        let way_out = "its checksum is right, so a later version may have written it: start that one";
+        Unread::Stays(format!("{}: {why}; {way_out}", path.display()))
     })?;
     let mut saved = Saved::default();
     for (kind, version, bytes) in items {
@@ -274,13 +277,18 @@ pub fn read(core: &mut Core, path: &Path) -> Result<Option<Saved>, Unread> {
 /// Items of a file, borrowed from its bytes: kind, version, bytes.
 type Items<'a> = Vec<(Kind, u32, &'a [u8])>;
 
-/// Parses a file. The checksum comes first, so later errors mean another format, not damage.
-fn items(bytes: &[u8]) -> Result<Items<'_>, &'static str> {
+/// Splits the checksum off a file, and checks it.
+fn whole(bytes: &[u8]) -> Result<&[u8], &'static str> {
     let whole = bytes.len().checked_sub(SUM_BYTES).ok_or("it is too short")?;
     let (body, sum) = bytes.split_at(whole);
     if Sha256::digest(body)[..] != *sum {
         return Err("its checksum is wrong");
     }
+    Ok(body)
+}
+
+/// Parses the bytes before the checksum. An error means another format, not damage.
+fn items(body: &[u8]) -> Result<Items<'_>, &'static str> {
     let versions = body.starts_with(HEAD);
     let rest = body.strip_prefix(HEAD).or_else(|| body.strip_prefix(HEAD_1));
     let mut rest = rest.ok_or("it is not a file of tables that this version reads")?;

@@ -23,11 +23,18 @@ pub fn discard(path: &Path, writer: &str) {
 
 /// Puts a written file in the place of the previous one. Atomic: a reader sees either of them. The
 /// file counts once [`sync_place`] has returned, too. Fails without a change if the unfinished file
-/// is gone, or if a device or a directory has come in the place.
+/// is gone, or if a device, a directory or another program's file has come in the place.
 pub fn put_in_place(path: &Path, writer: &str) -> io::Result<()> {
     let path = &target(path);
     if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
         return Err(io::Error::other(format!("{} is not a file", path.display())));
+    }
+    if let Ok((file, _)) = regular_file::open(path) {
+        let mut begin = Vec::new();
+        file.take(HEAD_OF_ANY.len() as u64).read_to_end(&mut begin)?;
+        if !is_of_tables(&begin) {
+            return Err(io::Error::other(format!("another program's file lies at {}", path.display())));
+        }
     }
     std::fs::rename(with_suffix(path, writer), path)
 }

@@ -430,7 +430,26 @@ fn jobs_return_once_across_a_swap_and_a_kill() {
 
     // One that kills the process does so twice.
     assert_eq!(a.ask("job abort"), ok);
-    expect(&mut a, "new job abort lost it was running at two deaths of the worker");
+    expect(&mut a, "new job abort lost its thread crashed twice");
+    quiet(&mut a, id);
+}
+
+/// A kill names no culprit. The job that causes them is found, and another one that ran at each of
+/// them is not lost.
+#[test]
+fn a_job_whose_worker_is_killed_three_times_in_a_row_is_lost_and_no_other() {
+    let host = serve("crashes_max = 1000");
+    let gates = Gates::new();
+    let (mut a, id) = connect(&host);
+    let ok = format!("ok {id}");
+    assert_eq!(a.ask(&format!("job wait {}", gates.path("innocent"))), ok);
+    gates.wait_begun("innocent", 1);
+    let (mut b, _) = connect(&host);
+    b.send("job killed\n");
+    b.line().expect("an answer");
+    expect(&mut b, "job killed lost it was running at three deaths of the worker in a row");
+    gates.open("innocent");
+    expect(&mut a, "job wait done waited");
     quiet(&mut a, id);
 }
 

@@ -30,7 +30,7 @@ use greenroom::protocol::admin::LedgerLine;
 use greenroom::protocol::keeper::HeldPort;
 use greenroom_core::core::Core;
 use greenroom_core::core::Successor;
-use greenroom_core::effects::jobs::JobView;
+use greenroom_core::effects::jobs::{JobDeath, JobView};
 use greenroom_core::framing::Framing;
 use greenroom_core::input::Input;
 use greenroom_core::ledger::Outcome;
@@ -243,7 +243,7 @@ fn go_on(core: &mut Core, survivors: &[Survivor]) -> Value {
         let (build, serving) = build(name, 2, version, &seen);
         core.go_on_with(&build, serving);
     }
-    core.restart_jobs(false);
+    core.restart_jobs(JobDeath::OfNone);
     let all = core.sessions_after(0, &Filter { contents: true, ..Filter::default() }).items;
     for (s, view) in survivors.iter().zip(all) {
         // The kernel took all output that has no record, and gave out no more input.

@@ -17,7 +17,7 @@
 
 use crate::command::{Begun, Command};
 use crate::effects::datagrams::DatagramsToSend;
-use crate::effects::jobs::BegunJob;
+use crate::effects::jobs::{BegunJob, JobDeath};
 use crate::effects::outbound::Dial;
 use crate::execute::Executor;
 use crate::execute::call::rehearse;
@@ -546,10 +546,10 @@ impl Core {
     }
 
     /// Begins the jobs of a predecessor anew. Sessions learn of jobs that must not begin again.
-    /// `crashed`: the predecessor caused its own death. Called once, before the first pass.
-    pub fn restart_jobs(&mut self, crashed: bool) {
+    /// Called once, before the first pass.
+    pub fn restart_jobs(&mut self, death: JobDeath) {
         for number in self.host.jobs.found(&self.host.store) {
-            let lost = self.host.jobs.restart(&mut self.host.store, number, crashed);
+            let lost = self.host.jobs.restart(&mut self.host.store, number, death);
             if let Some(lost) = lost {
                 lose_job(&mut self.host, number, &lost);
             }

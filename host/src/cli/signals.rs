@@ -7,15 +7,15 @@
 //! SIGKILL, SIGQUIT and the signals of faults keep their defaults.
 
 use signal_hook::consts::{
-    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
+    SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPIPE, SIGPROF, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
 };
 use std::io;
 use std::sync::Arc;
 
-/// Signals without a meaning for the host. SIGXFSZ: a write beyond the limit of file sizes fails,
+/// Signals without a meaning for the host. SIGPIPE: a write to a closed pipe fails. SIGXFSZ: a write beyond the limit of file sizes fails,
 /// and that is enough. Real-time signals are without one, too.
-const MEANINGLESS: [i32; 9] =
-    [SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ, SIGXCPU, libc::SIGSTKFLT, libc::SIGPWR];
+const MEANINGLESS: [i32; 10] =
+    [SIGPIPE, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ, SIGXCPU, libc::SIGSTKFLT, libc::SIGPWR];
 /// Signals that the keeper handles for all. A signal to the whole service reaches the worker, too:
 /// the keeper tells it what to do.
 const OF_KEEPER: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1];

@@ -14,6 +14,7 @@ use crate::keeper::phase::Phase;
 use crate::memory::board_layout::Running;
 use crate::memory::histogram::Histogram;
 use crate::memory::reading::{Reading, WatchdogEnd};
+use greenroom_core::effects::jobs::JobDeath;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,11 @@ impl Ended {
             Some(WatchdogEnd::Stalled(ms)) => (format!("stalled for {ms} ms (limit stall_kill_ms)"), true),
             Some(WatchdogEnd::LoopEnded) => ("its loop's thread had ended".into(), true),
             None if own && self.crashed_elsewhere() => {
-                (format!("{how}, on a thread of a job or a reload"), own)
+                let thread = match self.board.crashed_job() {
+                    Some(_) => "the thread of a job",
+                    None => "a thread that a handler started, or that of a reload",
+                };
+                (format!("{how}, on {thread}"), own)
             }
             None => (how, own),
         }
@@ -65,6 +70,15 @@ impl Ended {
     /// or another thread crashed.
     pub(super) fn uncommitted(&self) -> Option<Running> {
         self.board.uncommitted().filter(|_| self.cause().1 && !self.crashed_elsewhere())
+    }
+
+    /// What the end says of jobs. A turn that ran is to blame for it, and no job then.
+    fn job_death(&self) -> JobDeath {
+        if self.handed_over() || self.running().is_some() || self.board.watchdog_end().is_some() {
+            return JobDeath::OfNone;
+        }
+        let of_any = JobDeath::OfAny(self.phase.served_for().as_millis() as u64);
+        self.board.crashed_job().map_or(of_any, JobDeath::Of)
     }
 
     /// Whether a thread crashed that runs no turns: that of a job or of a reload.
@@ -112,6 +126,8 @@ pub(super) struct Deaths {
     crashed: bool,
     /// The process that ended last crashed behind a turn that was not committed.
     behind_a_turn: bool,
+    /// What the last end of a process that served says of jobs.
+    job_death: JobDeath,
     /// The process before the next one has handed over.
     handed_over: bool,
     /// Time of the first end of a process since one served: from then on no worker serves.
@@ -146,6 +162,12 @@ impl Deaths {
         self.behind_a_turn
     }
 
+    /// What the last end of a process that served says of jobs. The next one has its jobs run by
+    /// that.
+    pub(super) fn job_death(&self) -> JobDeath {
+        self.job_death
+    }
+
     /// Whether the process that ended last has handed over.
     pub(super) fn has_handed_over(&self) -> bool {
         self.handed_over
@@ -167,6 +189,10 @@ impl Deaths {
         self.behind_a_turn = ended.uncommitted().is_some();
         if self.handed_over {
             self.last = None;
+        }
+        // A process that never served has begun no job.
+        if !matches!(ended.phase, Phase::Starting { .. }) {
+            self.job_death = ended.job_death();
         }
         self.cause = match ended.cause() {
             _ if self.handed_over => TakeoverCause::Handover,
@@ -191,7 +217,7 @@ impl Deaths {
     pub(super) fn successor_serves(&mut self) -> Option<Duration> {
         // The process knows of the crash from its first message, so the next one need not hear of
         // the same crash.
-        (self.failures, self.crashed) = (0, false);
+        (self.failures, self.crashed, self.job_death) = (0, false, JobDeath::OfNone);
         let gap = self.gap_since.take()?.elapsed();
         self.takeovers[self.cause as usize] += 1;
         self.gaps.note(gap.as_nanos() as u64);

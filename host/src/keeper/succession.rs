@@ -160,6 +160,7 @@ impl Keeper {
             only_saves: self.stop.saves_alone(),
             commits_each_turn: self.worker.deaths().crashed_behind_a_turn(),
             ended_loads: self.loads.that_ended(),
+            job_death: self.worker.deaths().job_death(),
         }
     }
 

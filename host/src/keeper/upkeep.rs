@@ -20,13 +20,17 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Time for which the end of the host waits for a look under way. A disk may hang.
+const END_WAIT: Duration = Duration::from_secs(1);
+
 /// The thread, which owns runtime directory and admin socket. Dropping it ends the thread, removes
-/// the socket, and gives the locks back. Waits for a look under way.
+/// the socket, and gives the locks back. Waits for a look under way, up to a second: the end of the
+/// process gives the locks back as well.
 pub struct Upkeep {
     /// Ends the thread when it is dropped.
     end: Option<Sender<()>>,
@@ -59,7 +63,12 @@ impl Upkeep {
 impl Drop for Upkeep {
     fn drop(&mut self) {
         drop(self.end.take());
-        if let Some(thread) = self.thread.take() {
+        let Some(thread) = self.thread.take() else { return };
+        let give_up = Instant::now() + END_WAIT;
+        while !thread.is_finished() && Instant::now() < give_up {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if thread.is_finished() {
             let _ = thread.join();
         }
     }

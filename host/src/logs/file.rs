@@ -62,6 +62,17 @@ fn append() -> std::fs::OpenOptions {
     options
 }
 
+/// Whether a path names this very file. True also of a device, and of a path that cannot be looked
+/// at for now.
+pub(super) fn is_at(path: &Path, file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (std::fs::metadata(path), file.metadata()) {
+        (Ok(there), Ok(held)) => !held.is_file() || (there.dev(), there.ino()) == (held.dev(), held.ino()),
+        (Err(e), Ok(held)) => !held.is_file() || e.kind() != io::ErrorKind::NotFound,
+        _ => true,
+    }
+}
+
 /// Opens the log's file to append. Makes it with mode 0640, or with the mode of the file `before`,
 /// if it is not there. The error names the path.
 pub(super) fn open(path: &Path, before: Option<&File>) -> Result<File, String> {

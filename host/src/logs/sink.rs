@@ -17,7 +17,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::Level;
 
 /// Order to the thread.
@@ -34,7 +34,13 @@ pub(super) enum SinkOrder {
 enum To {
     File(File),
     Journal(Journal),
+    /// The file at the path is opened by the thread. Until then, and if it cannot be, lines go to
+    /// standard error.
+    Due(PathBuf, File),
 }
+
+/// Time after which a file that is gone from its path is made anew.
+const GONE_MAX: Duration = Duration::from_secs(2);
 
 /// End of the log, used by its thread alone.
 pub(super) struct Sink {
@@ -46,6 +52,9 @@ pub(super) struct Sink {
     is_standard_error: bool,
     /// A line was written in part, so the next one begins a line.
     is_broken: bool,
+    /// Time of the last look whether the file is at its path, and of the first that missed it.
+    looked: Instant,
+    gone_since: Option<Instant>,
     /// Lines that came here.
     came: u64,
     /// Lines that could not be written.
@@ -55,8 +64,8 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// Opens the place of the lines. `apart`: standard error becomes something else later. The
-    /// error says what cannot be opened.
+    /// Opens the place of the lines. `apart`: standard error becomes something else later, and the
+    /// thread opens a file, so that nobody waits for its disk. The error says what cannot be opened.
     pub(super) fn open(
         to: &LogTo,
         standard_error: Option<PathBuf>,
@@ -66,13 +75,11 @@ impl Sink {
         let format: LogFormat = to.format.parse()?;
         let (place, path, is_own) = match (format, &to.file) {
             (LogFormat::Journald, _) => (To::Journal(Journal::open()?), None, true),
-            (_, Some(path)) => (To::File(file::open(path, None)?), Some(path.clone()), true),
-            // Its own descriptor: a write that waits must not hold the lock of standard error.
-            (_, None) => {
-                let fd = io::stderr().as_fd().try_clone_to_owned();
-                let fd = fd.map_err(|e| format!("standard error: {e}"))?;
-                (To::File(File::from(fd)), standard_error, false)
+            (_, Some(path)) if apart => {
+                (To::Due(path.clone(), own_standard_error()?), Some(path.clone()), true)
             }
+            (_, Some(path)) => (To::File(file::open(path, None)?), Some(path.clone()), true),
+            (_, None) => (To::File(own_standard_error()?), standard_error, false),
         };
         let colours = matches!(&place, To::File(file) if file.is_terminal());
         Ok(Sink {
@@ -81,6 +88,8 @@ impl Sink {
             path,
             is_standard_error: !is_own && !apart,
             is_broken: false,
+            looked: Instant::now(),
+            gone_since: None,
             came: 0,
             failed: 0,
             named: 0,
@@ -94,6 +103,7 @@ impl Sink {
 
     /// Writes the lines that come, until the log ends.
     pub(super) fn run(mut self, orders: &Receiver<SinkOrder>) {
+        self.open_due();
         loop {
             // Without a window nothing waits to be named, and the thread sleeps until a line comes.
             let ends = buckets().ends();
@@ -122,6 +132,7 @@ impl Sink {
 
     /// Takes a line, and never fails: a line that cannot be written is counted.
     fn take(&mut self, line: &[u8]) {
+        self.look();
         match self.write(line) {
             Ok(()) => self.name_lost(),
             Err(_) => self.failed += 1,
@@ -134,7 +145,7 @@ impl Sink {
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
         let file = match &mut self.to {
             To::Journal(journal) => return journal.send(line),
-            To::File(file) => file,
+            To::File(file) | To::Due(_, file) => file,
         };
         if self.is_broken {
             write_all(file, b"\n").0?;
@@ -174,8 +185,42 @@ impl Sink {
         }
     }
 
+    /// Opens the file that is due. If that fails, the log goes to standard error: sessions do not
+    /// depend on it.
+    fn open_due(&mut self) {
+        let To::Due(path, _) = &self.to else { return };
+        match file::open(path, None) {
+            Ok(file) => self.to = To::File(file),
+            Err(why) => {
+                let text = format!("this {} logs to standard error: {why}", self.encoder.process);
+                self.say(Level::ERROR, text, Vec::new());
+            }
+        }
+    }
+
+    /// Makes the file anew that was deleted, or moved away without a signal. A rotation makes it by
+    /// itself meanwhile. At most a look in two seconds, and none without a line.
+    fn look(&mut self) {
+        let (Some(path), To::File(file)) = (&self.path, &self.to) else { return };
+        if self.looked.elapsed() < GONE_MAX {
+            return;
+        }
+        self.looked = Instant::now();
+        if file::is_at(path, file) {
+            self.gone_since = None;
+        } else if self.gone_since.get_or_insert(self.looked).elapsed() >= GONE_MAX {
+            self.gone_since = None;
+            self.reopen();
+            let text = "the log's file was gone from its path, and is opened anew";
+            self.say(Level::WARN, text.into(), Vec::new());
+        }
+    }
+
     /// Opens the file again. If that fails, the log goes on where it was.
     fn reopen(&mut self) {
+        if matches!(self.to, To::Due(..)) {
+            return self.open_due();
+        }
         let (Some(path), To::File(before)) = (&self.path, &self.to) else { return };
         match file::open(path, Some(before)) {
             Ok(file) => {
@@ -188,6 +233,13 @@ impl Sink {
             Err(why) => self.say(Level::ERROR, format!("the log stays where it is: {why}"), Vec::new()),
         }
     }
+}
+
+/// Standard error by a descriptor of its own: a write that waits must not hold the lock of the
+/// stream.
+fn own_standard_error() -> Result<File, String> {
+    let fd = io::stderr().as_fd().try_clone_to_owned();
+    fd.map(File::from).map_err(|e| format!("standard error: {e}"))
 }
 
 /// Writes bytes, and says how many were written.

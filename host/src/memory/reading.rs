@@ -115,7 +115,12 @@ impl Reading {
 
     /// Whether a thread crashed that is not the loop's. What the loop ran is not to blame then.
     pub fn crashed_elsewhere(&self) -> bool {
-        self.words[CRASHED] == crash_thread::OF_ANOTHER
+        self.words[CRASHED] >= crash_thread::OF_ANOTHER
+    }
+
+    /// Number of the job whose thread crashed. `None`: none did.
+    pub fn crashed_job(&self) -> Option<u64> {
+        self.words[CRASHED].checked_sub(crash_thread::OF_ANOTHER).filter(|number| *number > 0)
     }
 
     /// Reason why the watchdog ended the process. `None`: it did not.

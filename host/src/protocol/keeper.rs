@@ -31,6 +31,7 @@ use crate::logs::levels::Levels;
 use crate::protocol::admin::AdminCommand;
 use crate::protocol::found::Found;
 use crate::protocol::link::from_file;
+use greenroom_core::effects::jobs::JobDeath;
 use greenroom_core::reload::ports::Port;
 use greenroom_core::reload::request::Requester;
 use greenroom_core::session::quarantine::BlockedAction;
@@ -335,6 +336,9 @@ pub struct Hello {
     /// The previous worker crashed behind a turn: this one commits each turn by itself for a while.
     #[serde(default)]
     pub commits_each_turn: bool,
+    /// What the end of the previous worker says of jobs.
+    #[serde(default)]
+    pub job_death: JobDeath,
 }
 
 impl Hello {

@@ -12,13 +12,25 @@
 //! A handler makes one system call, stores a word, and puts back the handler before it. So a stack
 //! that overflowed is named on standard error as before, and core dumps are those of the fault.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
 /// Value of the word once the loop's thread has crashed.
 pub const OF_THE_LOOP: u64 = 1;
-/// Value of the word once another thread has crashed.
+/// Value of the word once another thread has crashed. A job's thread adds the number of the job.
 pub const OF_ANOTHER: u64 = 2;
+
+thread_local! {
+    /// Number of the job that the thread runs; 0: none. A signal handler may read it, as it is
+    /// there from the begin of the thread.
+    static JOB: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Notes that the calling thread runs a job, until its end.
+pub fn runs_job(number: u64) {
+    JOB.set(number);
+}
 
 /// Signals that end a process for what one of its threads did.
 const SIGNALS: [libc::c_int; 7] =
@@ -70,7 +82,7 @@ fn note() {
     let Some(word) = (unsafe { WORD.load(Ordering::Acquire).as_ref() }) else { return };
     // SAFETY: no preconditions.
     let is_loop = unsafe { libc::gettid() } == LOOP.load(Ordering::Relaxed);
-    let of = if is_loop { OF_THE_LOOP } else { OF_ANOTHER };
+    let of = if is_loop { OF_THE_LOOP } else { OF_ANOTHER.saturating_add(JOB.get()) };
     let _ = word.compare_exchange(0, of, Ordering::SeqCst, Ordering::SeqCst);
 }
 

@@ -11,8 +11,8 @@ use std::os::fd::AsFd;
 /// Starts this process's log, and has what handlers print go there. Without a pipe for that, the
 /// streams stay as they are.
 ///
-/// A log that cannot be opened as the keeper has it goes to standard error, as text: sessions do
-/// not depend on it. Fails if not even that is possible.
+/// A log that cannot be opened as the keeper has it goes to standard error: sessions do not depend
+/// on it. Fails if not even that is possible.
 pub(super) fn start(hello: &Hello, link: &mut Link<ToWorker, ToKeeper>) -> Result<LogGuard, String> {
     let start = |to: &LogTo| {
         logs::start(LogStart {

@@ -43,6 +43,9 @@ const AT_THE_END: &str = "new";
 /// Suffix of the unfinished file of a save in time.
 const MEANWHILE: &str = "under-way";
 
+/// Time for which a start waits for the age of the last save.
+const AGE_WAIT: Duration = Duration::from_millis(100);
+
 /// Name of the saves, as a part of the host that may fail.
 const PART: &str = "save";
 
@@ -75,8 +78,11 @@ pub(super) struct Saver {
     steps: Mailbox<SaveStep>,
     /// True once a save at the end has begun. Locked during a rename.
     is_final: Arc<Mutex<bool>>,
-    /// A thread is writing. One save at a time: the next would overwrite the same unfinished file.
-    under_way: bool,
+    /// Begin of the save that a thread writes. One at a time: the next would overwrite the same
+    /// unfinished file.
+    begun: Option<Instant>,
+    /// `status` says that the save under way takes long.
+    is_late: bool,
 }
 
 impl Saver {
@@ -84,9 +90,9 @@ impl Saver {
     /// successor goes on with its predecessor's interval, and workers that die often still save.
     pub(super) fn new(path: PathBuf, every_s: u64, region: OwnedFd, steps: Mailbox<SaveStep>) -> Saver {
         let every = interval(every_s);
-        let age = path.metadata().ok().and_then(|m| m.modified().ok()).and_then(|at| at.elapsed().ok());
+        let age = every.and_then(|_| age(&path));
         let next = every.map(|every| Instant::now() + every.saturating_sub(age.unwrap_or_default()));
-        Saver { path, every, next, region, steps, is_final: Arc::default(), under_way: false }
+        Saver { path, every, next, region, steps, is_final: Arc::default(), begun: None, is_late: false }
     }
 
     /// Saves every `every_s` seconds from now on; 0: only at the end. The same interval as before
@@ -107,9 +113,10 @@ impl Saver {
             .map_err(proc::explain)
     }
 
-    /// Time until the next save is due; `None`: none is planned, or one is under way.
-    pub(super) fn sleep_max(&self) -> Option<Duration> {
-        self.due_at().map(|at| at.saturating_duration_since(Instant::now()))
+    /// Time until the next save is due, or one under way is late; `None`: neither comes by itself.
+    pub(super) fn sleep_max(&self, limits: &Limits) -> Option<Duration> {
+        let at = self.due_at().or_else(|| self.late_at(limits));
+        at.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Reads the tables and the ledger of an earlier host into an empty core. A damaged file is
@@ -148,6 +155,14 @@ impl Saver {
     /// Begins a save if one is due: a thread writes a pinned snapshot, and the loop goes on. Runs
     /// between two passes.
     pub(super) fn begin_if_due(&mut self, core: &mut Core, keeper: &mut KeeperLink, limits: &Limits) {
+        if self.late_at(limits).is_some_and(|at| Instant::now() >= at) {
+            self.is_late = true;
+            let time = self.begun.map_or(Duration::ZERO, |at| at.elapsed());
+            let path = self.path.display();
+            let why = format!("a save to {path} has been under way for {} s (limit save_ms)", time.as_secs());
+            tracing::warn!("{why}: the disk may hang, and the file is as old as the save before");
+            keeper.say_failing(PART, Some(why));
+        }
         if self.due_at().is_none_or(|at| Instant::now() < at) {
             return;
         }
@@ -171,7 +186,7 @@ impl Saver {
             })
         });
         // If no thread could be started, the save ends like any other that failed.
-        self.under_way = true;
+        self.begun = Some(Instant::now());
         if let Err(e) = begun {
             core.unpin(epoch);
             self.end(keeper, Err(e));
@@ -197,7 +212,7 @@ impl Saver {
 
     /// Notes the end of a save, and plans the next one. `status` shows a failure.
     fn end(&mut self, keeper: &mut KeeperLink, ended: io::Result<Saved>) {
-        self.under_way = false;
+        (self.begun, self.is_late) = (None, false);
         self.next = self.every.map(|every| Instant::now() + every);
         let path = self.path.display();
         match ended {
@@ -215,8 +230,23 @@ impl Saver {
 
     /// Time of the next save; `None`: none is planned, or one is under way.
     fn due_at(&self) -> Option<Instant> {
-        self.next.filter(|_| !self.under_way)
+        self.next.filter(|_| self.begun.is_none())
     }
+
+    /// Time when the save under way is late, unless that is told.
+    fn late_at(&self, limits: &Limits) -> Option<Instant> {
+        self.begun.filter(|_| !self.is_late).map(|at| at + Duration::from_millis(limits.save_ms))
+    }
+}
+
+/// Time since a file was written. `None`: there is none, or its disk does not say so at once: no
+/// start waits for it.
+fn age(path: &Path) -> Option<Duration> {
+    let (answer, answered) = channel();
+    let path = path.to_owned();
+    let ask = move || answer.send(path.metadata().and_then(|m| m.modified()).ok());
+    std::thread::Builder::new().name("save age".into()).spawn(ask).ok()?;
+    answered.recv_timeout(AGE_WAIT).ok().flatten()?.elapsed().ok()
 }
 
 /// Puts a written save in its place, if its snapshot has held, and no save at the end has begun.

@@ -210,7 +210,7 @@ impl Shell {
             return Some(Duration::ZERO);
         }
         let wake = self.core.next_wake_ns().map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
-        let (life, save) = (self.lifecycle.sleep_max(), self.saver.sleep_max());
+        let (life, save) = (self.lifecycle.sleep_max(), self.saver.sleep_max(self.core.limits()));
         let reload = self.core.reloads.is_busy().then_some(LOOK_AT_RELOADS);
         [wake, life, save, reload].into_iter().flatten().min()
     }

@@ -9,6 +9,7 @@ use greenroom_core::command::Command;
 use greenroom_core::core::Core;
 use greenroom_core::core::Successor;
 use greenroom_core::effects::birth::SECRET_BYTES;
+use greenroom_core::effects::jobs::JobDeath;
 use greenroom_core::ids::Slot;
 use greenroom_core::input::Input;
 use greenroom_core::limits::host::Limits;
@@ -90,9 +91,15 @@ impl World {
         self.put_configuration_in_force();
         self.restore_builds(&dead);
 
+        let death = match self.rng.u8(0..4) {
+            _ if in_order => JobDeath::OfNone,
+            0 if !self.jobs.running.is_empty() => {
+                JobDeath::Of(self.jobs.running[self.rng.usize(0..self.jobs.running.len())].0)
+            }
+            n => JobDeath::OfAny(u64::from(n) * 30_000),
+        };
         self.jobs.running.clear();
-        let crashed = !in_order && self.rng.bool();
-        self.host.core.restart_jobs(crashed);
+        self.host.core.restart_jobs(death);
         let missing = self.reconcile(&survivors, in_order);
         self.host.begin_pass();
 

@@ -13,8 +13,11 @@
 //! that serves then.
 //!
 //! The function may run more than once: if the worker dies, its successor begins the job anew. A
-//! job that is declared `once` is lost instead, if it had begun. A job that was running at two
-//! deaths that the worker caused is lost, too: the job may have caused them.
+//! job that is declared `once` is lost instead, if it had begun. A job whose own thread crashed twice
+//! is lost, too. So is one that was running at three deaths in a row that nobody else explains, as a
+//! kill for memory. From the second one on these suspects begin one by one, and no other job
+//! meanwhile. Each has twice the time in which its worker died: the third death finds the job that
+//! causes them alone, and a job that outlives its time is no suspect.
 //!
 //! A dropped job keeps its thread until its function returns. `jobs_running_max` bounds the
 //! threads; jobs wait for one. `jobs_max` and `jobs_per_session_max` bound the jobs. A turn that
@@ -29,10 +32,17 @@ use crate::limits::host::Limits;
 use crate::store::kind::Kind;
 use crate::store::layout::Ref;
 use crate::store::records::Store;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Deaths at which a running job is lost. Only deaths that the worker caused count.
+/// Crashes of its own thread at which a job is lost.
 const DEATHS_MAX: u8 = 2;
+/// Deaths in a row, whoever caused them, at which a running job is lost.
+const ROW_MAX: u8 = 3;
+/// Time of serving, in milliseconds, within which a death goes on with a row.
+const ROW_MS: u64 = 60_000;
+/// Shortest time, in milliseconds, that a suspect begins alone.
+const ALONE_MS: u64 = 2_000;
 /// Bits of a number below the epoch. As long as a pass starts fewer than 2^20 jobs on average, a
 /// successor that counts on from the epoch repeats no number.
 const JOBS_PER_PASS_BITS: u32 = 20;
@@ -57,6 +67,24 @@ pub(crate) struct Jobs {
     last: u64,
     /// Whether jobs wait in any case, as a successor is to begin them.
     held: bool,
+    /// Jobs that may have killed the predecessors.
+    suspects: BTreeSet<u64>,
+    /// Suspect that has begun last, and the time by which it is one no more.
+    alone: Option<(u64, u64)>,
+    /// Time that each has, in nanoseconds.
+    alone_ns: u64,
+}
+
+/// Death of a predecessor, as far as it says something of jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum JobDeath {
+    /// No job is to blame.
+    #[default]
+    OfNone,
+    /// The thread of this job crashed.
+    Of(u64),
+    /// Any job that ran may have caused it. The worker had served for so many milliseconds.
+    OfAny(u64),
 }
 
 /// A job that has not ended. Name and input are in its record alone.
@@ -132,13 +160,15 @@ pub struct JobView {
 /// | 0 to 7 | number |
 /// | 8 to 11 | service, length of the name (2 bytes each) |
 /// | 12, 13 | flags, deaths while it ran |
-/// | 14, 15 | zero |
+/// | 14 | deaths in a row while it ran, that nobody else explains |
+/// | 15 | zero |
 /// | 16 on | the name, the input |
 struct Record {
     number: u64,
     service: u16,
     flags: u8,
     deaths: u8,
+    row: u8,
     name: String,
     input: Vec<u8>,
 }
@@ -150,7 +180,7 @@ impl Record {
         bytes.extend_from_slice(&self.number.to_le_bytes());
         bytes.extend_from_slice(&self.service.to_le_bytes());
         bytes.extend_from_slice(&(self.name.len() as u16).to_le_bytes());
-        bytes.extend_from_slice(&[self.flags, self.deaths, 0, 0]);
+        bytes.extend_from_slice(&[self.flags, self.deaths, self.row, 0]);
         bytes.extend_from_slice(self.name.as_bytes());
         bytes.extend_from_slice(&self.input);
         bytes
@@ -167,6 +197,7 @@ impl Record {
             service: short(8),
             flags: head[12],
             deaths: head[13],
+            row: head[14],
             name: std::str::from_utf8(name).ok()?.to_owned(),
             input: input.to_vec(),
         })
@@ -205,7 +236,7 @@ impl Jobs {
         let NewJob { owner, service, number, .. } = *new;
         let flags = if new.once { ONCE } else { 0 };
         let (name, input) = (new.name.to_owned(), new.input.to_vec());
-        let record = Record { number, service: service.0, flags, deaths: 0, name, input };
+        let record = Record { number, service: service.0, flags, deaths: 0, row: 0, name, input };
         let put = store.put(None, Kind::Job, owner, &record.encode());
         let record = put.expect("room was reserved before");
         self.last = self.last.max(number);
@@ -247,6 +278,7 @@ impl Jobs {
         has_code: impl Fn(ServiceId) -> bool,
     ) {
         while !self.held
+            && !self.is_one_alone(store, now_ns)
             && let Some((service, number)) = self.shares.take_next(running_max, &has_code)
         {
             // A queued number is in `all`, and its record was encoded or checked by this
@@ -263,7 +295,35 @@ impl Jobs {
             }
             self.shares.begin(number, RunningJob::new(service, job.owner, marked.name, now_ns));
             self.begun.push(number);
+            if self.suspects.contains(&number) {
+                self.alone = Some((number, now_ns.saturating_add(self.alone_ns)));
+            }
         }
+    }
+
+    /// Whether a suspect has its time alone. One that has outlived it is none from here on.
+    fn is_one_alone(&mut self, store: &mut Store, now_ns: u64) -> bool {
+        let Some((number, until_ns)) = self.alone else { return false };
+        let job = self.all.get_mut(&number);
+        if job.is_some() && now_ns < until_ns {
+            return true;
+        }
+        self.alone = None;
+        self.suspects.remove(&number);
+        // Without room, or a record that can be read, its row stays.
+        if let Some(job) = job
+            && let Some(record) = store.read(job.record, Record::decode)
+            && let Ok(r) =
+                store.put(Some(job.record), Kind::Job, job.owner, &Record { row: 0, ..record }.encode())
+        {
+            job.record = r;
+        }
+        false
+    }
+
+    /// Time by which jobs may begin that wait for a suspect. `None`: none has its time alone.
+    pub(crate) fn alone_until_ns(&self) -> Option<u64> {
+        self.alone.map(|(_, until_ns)| until_ns)
     }
 
     /// The jobs that begin, after a commit. The shell gives each a thread, and reports its end.
@@ -339,32 +399,43 @@ impl Jobs {
         self.all.keys().copied().collect()
     }
 
-    /// Queues a predecessor's job again. `crashed`: the predecessor caused its own death.
+    /// Queues a predecessor's job again. `death`: how the predecessor ended.
     /// `Some`: the job must not begin again; the caller ends it. Repeatable: if this process
     /// dies before its first commit, the record is as the predecessor left it.
-    pub(crate) fn restart(&mut self, store: &mut Store, number: u64, crashed: bool) -> Option<LostJob> {
+    pub(crate) fn restart(&mut self, store: &mut Store, number: u64, death: JobDeath) -> Option<LostJob> {
         let job = self.all.get_mut(&number)?;
         let (owner, service, at) = (job.owner, job.service, job.record);
         let record = store.read(at, Record::decode)?;
         let started = record.flags & STARTED != 0;
-        let deaths = record.deaths + u8::from(started && crashed);
+        let deaths = record.deaths + u8::from(started && death == JobDeath::Of(number));
+        let row = match death {
+            JobDeath::OfAny(ms) if started && ms < ROW_MS => record.row.saturating_add(1),
+            JobDeath::OfAny(_) if started => 1,
+            _ => record.row,
+        };
         let why = match () {
             () if started && record.flags & ONCE != 0 => {
                 "it was to run once, and the process that ran it has ended"
             }
-            () if deaths >= DEATHS_MAX => "it was running at two deaths of the worker",
+            () if deaths >= DEATHS_MAX => "its thread crashed twice",
+            () if row >= ROW_MAX => "it was running at three deaths of the worker in a row",
             () => "",
         };
         if !why.is_empty() {
             return Some(LostJob { owner, service, name: record.name, why });
         }
-        let again = Record { flags: record.flags & !STARTED, deaths, ..record };
+        let again = Record { flags: record.flags & !STARTED, deaths, row, ..record };
         // If there is no room, the old mark stays, and the job counts as started while it waits.
         // A job that is declared `once` never gets here with a mark.
         if let Ok(r) = store.put(Some(at), Kind::Job, owner, &again.encode()) {
             job.record = r;
         }
         self.shares.wait(service, number);
+        if row + 1 == ROW_MAX {
+            self.suspects.insert(number);
+            let lived_ms = if let JobDeath::OfAny(ms) = death { ms } else { 0 };
+            self.alone_ns = (2 * lived_ms).clamp(ALONE_MS, ROW_MS) * 1_000_000;
+        }
         None
     }
 }

@@ -4,35 +4,26 @@
 //! succeeds: effects of the batch are counted on from the last number that was given. Nothing
 //! begins before the commit.
 
+use super::staged_jobs::StagedJobs;
 use super::staging::Staging;
 use crate::limits::names::Limit;
 use crate::tls::due::is_server_name;
 use crate::turn::context::TurnContext;
 use crate::turn::effect::Effect;
 use greenroom_state::abi::status;
-use std::collections::BTreeSet;
 
 impl Staging<'_> {
     /// Lets a job run on another thread, and returns its number. Refused over the limits of
-    /// names and of jobs, with a [`status`] as the error. O(effects + jobs). `once`: at most
+    /// names and of jobs, with a [`status`] as the error. O(jobs). `once`: at most
     /// once, rather than at least once.
     pub fn start_job(&mut self, name: &str, input: &[u8], once: bool) -> Result<u64, u32> {
         let TurnContext { limits, session, .. } = *self.context;
         if name.len() > limits.job_name_bytes_max {
             return Err(self.refuse(Limit::JobNameBytesMax));
         }
-        let staged = self.buffers.effects.iter().filter(|e| matches!(e, Effect::StartJob { .. })).count();
         let first = self.context.next_job();
-        let number = first + staged as u64;
-        // Jobs that the batch started and cancelled don't count against the limits. Their
-        // numbers are used up all the same.
-        let fresh = |e: &Effect| match e {
-            Effect::CancelJob(n) if (first..number).contains(n) => Some(*n),
-            _ => None,
-        };
-        // A job that is cancelled twice is one.
-        let cancelled: BTreeSet<u64> = self.buffers.effects.iter().filter_map(fresh).collect();
-        let staged = staged - cancelled.len();
+        let jobs = self.staged_jobs(first);
+        let (number, staged) = (first + jobs.started as u64, jobs.wanted());
         if self.context.jobs_len() + staged >= limits.jobs_max {
             return Err(self.refuse(Limit::JobsMax));
         }
@@ -45,6 +36,14 @@ impl Staging<'_> {
             Some(Effect::StartJob { number, name, input, once })
         });
         if staged == status::OK { Ok(number) } else { Err(staged) }
+    }
+
+    /// Counts of the jobs and connections that this batch asks for.
+    fn staged_jobs(&mut self, first: u64) -> &StagedJobs {
+        let b = &mut *self.buffers;
+        b.is_indexed = true;
+        b.jobs.cover(&b.effects, first);
+        &b.jobs
     }
 
     /// Cancels a job of this session, and its result. If the job is another session's or
@@ -75,7 +74,8 @@ impl Staging<'_> {
         let (Some(service), Ok(addr)) = (self.context.service_of(service), addr.parse()) else {
             return Err(status::INVALID);
         };
-        let staged = self.buffers.effects.iter().filter(|e| matches!(e, Effect::Connect { .. })).count();
+        let first = self.context.next_job();
+        let staged = self.staged_jobs(first).connects;
         if self.context.connections() + staged >= self.context.limits.connects_max {
             return Err(self.refuse(Limit::ConnectsMax));
         }

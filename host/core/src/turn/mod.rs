@@ -45,6 +45,7 @@ mod session_effects;
 mod staged;
 mod staged_buckets;
 mod staged_entries;
+mod staged_jobs;
 mod staged_names;
 mod staged_timers;
 mod staged_topics;

@@ -21,6 +21,7 @@ use super::fault::{Fault, FaultReply, LogLine};
 use super::heard_datagrams::HeardDatagrams;
 use super::staged_buckets::StagedBuckets;
 use super::staged_entries::StagedEntries;
+use super::staged_jobs::StagedJobs;
 use super::staged_names::StagedNames;
 use super::staged_timers::StagedTimers;
 use super::staged_topics::StagedTopics;
@@ -106,6 +107,7 @@ pub(crate) struct Buffers {
     pub(super) is_indexed: bool,
     /// Indexes over the effects, for reads that need what was staged.
     pub(super) entries: StagedEntries,
+    pub(super) jobs: StagedJobs,
     pub(super) timers: StagedTimers,
     pub(super) topics: StagedTopics,
     pub(super) names: StagedNames,
@@ -165,6 +167,7 @@ impl Buffers {
     fn drop_indexes(&mut self) {
         self.is_indexed = false;
         self.entries = StagedEntries::default();
+        self.jobs = StagedJobs::default();
         self.timers = StagedTimers::default();
         self.topics = StagedTopics::default();
         self.names = StagedNames::default();

@@ -49,6 +49,7 @@ fn hello() -> Hello {
         only_saves: false,
         ended_loads: Vec::new(),
         commits_each_turn: false,
+        job_death: Default::default(),
     }
 }
 

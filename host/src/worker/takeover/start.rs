@@ -261,7 +261,7 @@ fn begin(
         ended_loads::tell(&mut worker.shell, hello);
         look_at_files(worker, hello);
     }
-    worker.shell.core.restart_jobs(hello.crashed);
+    worker.shell.core.restart_jobs(hello.job_death);
     if hello.commits_each_turn {
         worker.shell.core.handle(Input::OneByOne { ms: EACH_TURN_MS });
     }
