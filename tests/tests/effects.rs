@@ -195,8 +195,8 @@ fn timers_of_a_session_are_limited_and_a_cancelled_one_makes_room() {
     quiet(&mut a, id);
 }
 
-/// A turn of the service itself that kills the worker waits for the next build. That build is not
-/// blamed for it, whatever process runs it.
+/// A turn of the service itself that kills the worker waits for the next build, and no other turn
+/// waits with it. That build is not blamed for it, whatever process runs it.
 #[test]
 fn a_timer_of_the_service_that_kills_is_blocked_until_the_next_build() {
     let host = serve("crashes_max = 100\nprobation_ms = 0");
@@ -210,7 +210,11 @@ fn a_timer_of_the_service_that_kills_is_blocked_until_the_next_build() {
     }
 
     assert_eq!(a.ask("tick dies 1"), format!("ok {id}"));
-    host.wait_log("quarantined: a timer of the service itself killed the worker 2 times");
+    host.wait_log("left out: a timer of the service itself killed the worker 2 times");
+    assert_eq!(a.ask("tick other 1"), format!("ok {id}"));
+    for n in 1..=3 {
+        expect(&mut a, &format!("published ticks 0 other {n}"));
+    }
     quiet(&mut a, id);
 
     reload(&host);

@@ -62,6 +62,11 @@ impl ActionBuffer {
         self.actions.iter().map(action).collect()
     }
 
+    /// Name of the first action; empty: it has none, or there is no action.
+    pub(crate) fn first_name(&self) -> &[u8] {
+        self.actions.first().map_or(&[], |a| &self.bytes[..a.name_end])
+    }
+
     /// Number that names the turn of the first action: a hash of sender, generation and name.
     /// `None`: there is no action.
     ///

@@ -47,6 +47,8 @@ pub(crate) struct Ran {
     pub(crate) consumed: usize,
     /// Whether a turn closed the session.
     pub(crate) close: bool,
+    /// Whether the first action is one of a service, and was left out for what it did.
+    pub(crate) left_out: bool,
 }
 
 /// Outcome of the last call, which can be applied. Effects and state are in the executor's
@@ -80,8 +82,10 @@ pub(crate) fn run_batch(
         n = runnable(host, slot, &actions[..n]);
         if n == 0 {
             // A session that is closing can't wait for better code: it ends without its last
-            // turn.
-            return Ran { consumed: usize::from(actions[0].kind == action::CLOSED), close: false };
+            // turn. And all other turns of a service would wait with one of its own.
+            let left_out = slot.is_service();
+            let consumed = usize::from(left_out || actions[0].kind == action::CLOSED);
+            return Ran { consumed, close: false, left_out };
         }
     }
     let expected = expected(host, executor, slot, &actions[..n], running);
@@ -92,8 +96,8 @@ pub(crate) fn run_batch(
     settle(host, executor, slot, actions, attempt, running)
 }
 
-/// Counts the actions that may run. 0: the session was quarantined, or its last turn is left
-/// out. O(blocked actions of the session).
+/// Counts the actions that may run. 0: the session was quarantined, or its last turn or a turn of
+/// the service itself is left out. O(blocked actions of the session).
 #[inline(never)]
 fn runnable(host: &mut HostState, slot: Slot, actions: &[Action<'_>]) -> usize {
     let Some(s) = host.sessions.get(slot) else { return 0 };
@@ -102,6 +106,11 @@ fn runnable(host: &mut HostState, slot: Slot, actions: &[Action<'_>]) -> usize {
         Runnable::First => 1,
         Runnable::None(blocked) if actions[0].kind == action::CLOSED => {
             notice(host, level::ERROR, slot, format!("its last turn was left out: {}", blocked.reason));
+            0
+        }
+        Runnable::LeftOut => 0,
+        Runnable::None(blocked) if slot.is_service() => {
+            notice(host, level::ERROR, slot, format!("left out: {}", blocked.reason));
             0
         }
         Runnable::None(blocked) => {
@@ -136,7 +145,7 @@ pub(crate) fn may_cut(host: &mut HostState, slot: Slot) -> bool {
             quarantine_for_good(host, slot, blocked);
             false
         }
-        Runnable::All | Runnable::First => true,
+        Runnable::All | Runnable::First | Runnable::LeftOut => true,
     }
 }
 
@@ -259,7 +268,7 @@ fn settle(
         Some(own) => (Some(own), b.fault_reply.take()),
         None => (last.fault.filter(|_| b.done == last.tried), last.fault_reply),
     };
-    let mut ran = Ran { consumed: b.done, close: b.close };
+    let mut ran = Ran { consumed: b.done, close: b.close, left_out: false };
     let Some(s) = host.sessions.get(slot) else { return ran };
     let (service, id, session) = (s.service, s.id, public_number(s.id));
     let writer = host.services[service].build_of(id).writer;

@@ -17,6 +17,7 @@ use super::{Pass, Scratch};
 use crate::effects::action_buffer::ActionBuffer;
 use crate::effects::action_name::action_name;
 use crate::effects::action_record::CLOSE_ASKED;
+use crate::effects::timers::Timers;
 use crate::execute::watched::run_batch;
 use crate::host_state::HostState;
 use crate::host_state::notice::notice;
@@ -24,11 +25,13 @@ use crate::host_state::output::{note_overflow, pause_if_full, release_waiting};
 use crate::host_state::tls::is_cut;
 use crate::ids::Slot;
 use crate::session::life::Session;
-use greenroom_state::abi::{closed, level};
+use greenroom_state::abi::{action, closed, level};
 
 /// Turns that a pass runs of waiting actions, about; the last batch may go beyond. The rest
 /// waits for the next pass, behind the input that arrives by then.
 const DELIVERED_PER_PASS: usize = 4096;
+/// Time after which a service's timer comes again that was left out, in nanoseconds.
+const TRY_LATER_NS: u64 = 5_000_000_000;
 
 /// Runs waiting actions, of this pass or an earlier one, and timers that are due, up to a
 /// limit. Runs before each commit, behind the input.
@@ -106,6 +109,9 @@ fn run_some(pass: &mut Pass<'_>, slot: Slot) -> usize {
     }
     let ran = run_batch(host, pass.executor, slot, &copied.actions(), running);
     running.end();
+    if ran.left_out && copied.kind() == action::TIMER {
+        try_later(host, slot, copied.first_name());
+    }
     // Deleted in the commit that holds the effects of their turns: each action counts once.
     host.inbox.drop_oldest(&mut host.store, &mut host.shared, slot, ran.consumed);
     pause_if_full(host, slot);
@@ -118,6 +124,17 @@ fn run_some(pass: &mut Pass<'_>, slot: Slot) -> usize {
         finish(pass, slot, closed::HANDLER);
     }
     ran.consumed
+}
+
+/// Sets a timer of a service again whose turn was left out: the next build may be better. Without
+/// room the timer is gone, and operators were told of it.
+fn try_later(host: &mut HostState, slot: Slot, name: &[u8]) {
+    let (Some(id), Ok(name)) = (host.sessions.get(slot).map(|s| s.id), std::str::from_utf8(name)) else {
+        return;
+    };
+    if host.store.reserve([Timers::record_bytes(name.len())]) {
+        host.timers.set(&mut host.store, id, name, host.now_ns + TRY_LATER_NS);
+    }
 }
 
 /// Returns the number of actions that have no turn: the end of the session, or what the build that

@@ -4,6 +4,9 @@
 //! process twice. It stays open and is listed with the reason. Its input is kept, up to a
 //! limit, until the next build of its library takes it on, or an operator releases it.
 //!
+//! A service's own turns are never quarantined: all of them would wait with one. Its blocked action
+//! is left out. A timer comes again later, for the next build.
+//!
 //! | reason | record | after a takeover |
 //! | --- | --- | --- |
 //! | action that kills | yes | quarantined still, without running the action |
@@ -39,6 +42,8 @@ pub(crate) enum Runnable {
     First,
     /// None: the first is this blocked action.
     None(BlockedAction),
+    /// None: the first is an action of a service that was left out before.
+    LeftOut,
 }
 
 /// Quarantined sessions, and the blocked actions by session.
@@ -49,6 +54,9 @@ pub(crate) struct Quarantines {
     /// No order among the actions of a session. Seldom any, so a batch asks for emptiness
     /// first.
     actions: BTreeMap<u64, Vec<BlockedAction>>,
+    /// Blocked actions of services that were told: service, name of the turn, kind. They are left
+    /// out as long as this build serves, whose generation is in the name.
+    left_out: BTreeSet<(u64, u64, u32)>,
 }
 
 impl Quarantines {
@@ -61,7 +69,7 @@ impl Quarantines {
     /// Returns whether any action is blocked. O(1), so it is asked for each batch.
     #[inline]
     pub(crate) fn blocks_actions(&self) -> bool {
-        !self.actions.is_empty()
+        !self.actions.is_empty() || !self.left_out.is_empty()
     }
 
     /// Says which actions of a session may run. `turn` and `kind` are those of the next action.
@@ -70,10 +78,18 @@ impl Quarantines {
     ///
     /// `is_service`: a service's own turns have names for numbers, so none of them is earlier.
     pub(crate) fn runnable(&mut self, session: u64, turn: u64, kind: u32, is_service: bool) -> Runnable {
+        if is_service && self.left_out.contains(&(session, turn, kind)) {
+            return Runnable::LeftOut;
+        }
         let Some(all) = self.actions.get_mut(&session) else { return Runnable::All };
         all.retain(|w| w.turn >= turn || is_service);
         match all.iter().position(|w| w.turn == turn && w.action == kind) {
-            Some(at) => Runnable::None(all.remove(at)),
+            Some(at) => {
+                if is_service {
+                    self.left_out.insert((session, turn, kind));
+                }
+                Runnable::None(all.remove(at))
+            }
             None if all.is_empty() => Runnable::All,
             None => Runnable::First,
         }
@@ -88,6 +104,7 @@ impl Quarantines {
     /// Lets a session's actions run again, but for its last turn: a last turn that kills stays
     /// blocked, and the session ends without it.
     pub(crate) fn unblock(&mut self, session: u64) {
+        self.left_out.retain(|(of, ..)| *of != session);
         if let Some(all) = self.actions.get_mut(&session) {
             all.retain(|w| w.action == action::CLOSED);
         }

@@ -11,6 +11,10 @@ use crate::limits::names::Limit;
 use crate::turn::effect::{Broadcast, Effect, Recipients};
 use greenroom_state::abi::status;
 
+/// Sessions that a broadcast reaches at the cost of one that a published message reaches: that is an
+/// action with a record and a turn of its own.
+const PUBLISHED_COSTS: usize = 4;
+
 impl Staging<'_> {
     /// Adds the session to a topic of its library. Invalid for an empty name and for a service's
     /// own turns.
@@ -199,7 +203,7 @@ impl Staging<'_> {
         // The session itself gets a turn if it is on the topic by now: that turn comes before
         // its next message.
         let (on, _) = self.own_topics(topic);
-        if !self.reach(self.context.subscribers_of(topic)) {
+        if !self.reach(PUBLISHED_COSTS * self.context.subscribers_of(topic)) {
             return self.refuse(Limit::TurnRecipientsMax);
         }
         self.buffers.on_itself |= on && !others;
