@@ -296,7 +296,7 @@ fn timer_name(timer: &impl Serialize) -> Result<String, Fault> {
     }
 }
 
-/// Bytes of a value, which could be read again.
+/// Bytes of a value. The reader's type may be another one, so nobody reads them again here.
 #[track_caller]
 pub(crate) fn packed(value: &impl Serialize, what: &str) -> Result<Vec<u8>, Fault> {
     match encode(value) {

@@ -12,9 +12,10 @@
 //! A change without an end is one whose worker died. `history` tells whether it was committed.
 //!
 //! The file is opened for each line, so it may be moved away or deleted at any time. A line is one
-//! write. The host's log has a line for each, too, without the data. If the file cannot be written,
-//! the change is made all the same: a full disk must not keep an operator from rolling back. The
-//! log has an error, and `status` shows it until the keeper has written a line again.
+//! write, by one thread, and a change waits for it for a second at most. The host's log has a line
+//! for each, too, without the data. If the file cannot be written, the change is made all the same:
+//! a disk that is full or hangs must not keep an operator from rolling back. The log has an error,
+//! and `status` shows it until the keeper has written a line again.
 
 use crate::admin::text::operator;
 use crate::admin::time::rfc3339;
@@ -31,6 +32,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
 
 /// Most bytes of a value in a line. A longer one is named by its size alone.
 const VALUE_BYTES_MAX: usize = 16 * 1024;
@@ -112,7 +117,8 @@ impl AuditLine {
     }
 
     /// Writes the line: to the file, if there is one, and without data to the host's log. Blocks
-    /// for the disk. Returns why the file lacks the line, which the log has been told.
+    /// for the disk, up to a second. Returns why the file lacks the line, which the log has been
+    /// told.
     pub fn write(mut self, file: Option<&Path>) -> Option<String> {
         self.at = rfc3339(unix_ms());
         let AuditLine { event, by, command, reason, .. } = &self;
@@ -123,7 +129,7 @@ impl AuditLine {
         let reason = if matches!(*event, "denied" | "failed") { reason } else { "" };
         tracing::info!(%by, command, event, "audit: {command} {event}{}{reason}", if reason.is_empty() { "" } else { ": " });
         let path = file?;
-        let why = format!("a line is missing in {}: {}", path.display(), append(path, &self).err()?);
+        let why = format!("a line is missing in {}: {}", path.display(), append_in_time(path, &self).err()?);
         tracing::error!("audit: {why}");
         Some(why)
     }
@@ -135,11 +141,54 @@ fn short(value: Value) -> Value {
     if bytes > VALUE_BYTES_MAX { json!({"left_out_bytes": bytes}) } else { value }
 }
 
+/// Time for which a change waits for its line. A disk may hang, and must keep nobody from a change.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Lines that wait for the thread that writes. Lines beyond them are missing.
+const LINES_MAX: usize = 256;
+
+/// A line on its way to the thread that writes, and where it tells the outcome.
+type Order = (PathBuf, String, SyncSender<io::Result<()>>);
+
+/// Thread that writes, once a line was written. None: it could not be started.
+static WRITER: OnceLock<Option<SyncSender<Order>>> = OnceLock::new();
+/// Whether the thread has not finished a line in time, since it finished one last.
+static IS_STUCK: AtomicBool = AtomicBool::new(false);
+
+/// Has a line written by the thread, so that lines keep their order, and waits for it. A line whose
+/// time is over may be written later.
+fn append_in_time(path: &Path, line: &AuditLine) -> io::Result<()> {
+    let text = printable::json(&(serde_json::to_string(line)? + "\n")).into_owned();
+    let Some(writer) = WRITER.get_or_init(start_writer) else { return append(path, &text) };
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "its disk does not answer; it may come later");
+    let (tell, told) = sync_channel(1);
+    match writer.try_send((path.to_owned(), text, tell)) {
+        Err(_) => Err(io::Error::other("its disk does not answer, and too many lines wait for it")),
+        // The lines before have waited already.
+        Ok(()) if IS_STUCK.load(Ordering::Acquire) => Err(late()),
+        Ok(()) => told.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            IS_STUCK.store(true, Ordering::Release);
+            Err(late())
+        }),
+    }
+}
+
+/// Starts the thread that writes.
+fn start_writer() -> Option<SyncSender<Order>> {
+    let (orders, come) = sync_channel::<Order>(LINES_MAX);
+    let write = move || {
+        for (path, text, tell) in come {
+            let written = append(&path, &text);
+            IS_STUCK.store(false, Ordering::Release);
+            let _ = tell.try_send(written);
+        }
+    };
+    std::thread::Builder::new().name("audit file".into()).spawn(write).ok().map(|_| orders)
+}
+
 /// Writes a line at the end of the file, which is made with mode 0600. A line that a full disk has
 /// cut off is cut away: the next one would be glued to it.
-fn append(path: &Path, line: &AuditLine) -> io::Result<()> {
-    let text = serde_json::to_string(line)? + "\n";
-    let (mut file, text) = (open(path)?, printable::json(&text));
+fn append(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = open(path)?;
     let before = file.metadata()?.len();
     file.write_all(text.as_bytes()).inspect_err(|_| {
         // Another writer's line stays.

@@ -125,6 +125,13 @@ fn outside_at_any_depth(
     environment: Option<&str>,
     system: &[&str],
 ) -> Option<(Vec<String>, PathBuf)> {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let own = real.parent().unwrap_or(Path::new("/"));
+    // A folder of handlers may lie below one of the system's, as that of a package does.
+    let is_searched = searched(system).any(|folder| folder == own);
+    let belongs = |found: &Path| {
+        system.iter().any(|folder| found.starts_with(folder)) && (is_searched || !found.starts_with(own))
+    };
     let mut met = BTreeSet::new();
     let mut open = VecDeque::from([(needs, path.to_owned(), Vec::new(), Vec::new())]);
     while let Some((needs, path, inherited, chain)) = open.pop_front() {
@@ -140,7 +147,7 @@ fn outside_at_any_depth(
             }
             let chain = [&chain[..], std::slice::from_ref(&name)].concat();
             let Some(found) = find(&name, &folders, system) else { continue };
-            if !system.iter().any(|folder| found.starts_with(folder)) {
+            if !belongs(&found) {
                 return Some((chain, found));
             }
             if let Some(needs) = Needs::of_file(&found) {
@@ -191,14 +198,18 @@ fn with_subfolders(folder: &str) -> Vec<PathBuf> {
     all
 }
 
+/// Folders of the system that the loader searches by itself.
+fn searched(system: &[&str]) -> impl Iterator<Item = PathBuf> {
+    system.iter().flat_map(|folder| SUBFOLDERS.map(|below| Path::new(folder).join(below)))
+}
+
 /// File that a needed name leads to, in these folders or behind them in those of the system;
 /// `None`: it leads nowhere, which the loader says itself.
 fn find(name: &str, folders: &[PathBuf], system: &[&str]) -> Option<PathBuf> {
-    let behind = || system.iter().flat_map(|folder| SUBFOLDERS.map(|below| Path::new(folder).join(below)));
     let found = match name.contains('/') {
         true => PathBuf::from(name),
         false => {
-            let all = folders.iter().cloned().chain(behind());
+            let all = folders.iter().cloned().chain(searched(system));
             all.map(|folder| folder.join(name)).find(|file| file.is_file())?
         }
     };
@@ -240,6 +251,17 @@ mod tests {
             let found = outside(needs(&name, None, text(&format!("$ORIGIN{path}"))), None);
             assert_eq!(found, Some(folder.join(&name)));
         }
+        // A package's folder of handlers is none of the loader's.
+        let top = dir.to_str().unwrap();
+        std::fs::create_dir(dir.join("handlers")).unwrap();
+        std::fs::write(dir.join("handlers/libhelp9.so"), "").unwrap();
+        let below = |file: &str, name: &str| {
+            let at = dir.join(file);
+            outside_at_any_depth(needs(name, None, text("$ORIGIN")), &at, None, &[top]).map(|(_, file)| file)
+        };
+        assert_eq!(below("handlers/libx.so", "libhelp9.so"), Some(dir.join("handlers/libhelp9.so")));
+        assert_eq!(below("handlers/libx.so", "libhelp.so"), None, "of the system");
+        assert_eq!(below("libx.so", "libhelp.so"), None, "beside a library of the system");
         assert_eq!(outside(needs("/usr/lib/libnone.so", None, None), None), None);
         let named = outside(needs("/opt/none/libnone.so", None, None), None);
         assert_eq!(named, Some("/opt/none/libnone.so".into()));

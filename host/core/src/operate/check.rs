@@ -174,6 +174,12 @@ pub(crate) fn check_entry(host: &HostState, table: &str, given: &GivenEntry, bui
         None if is_no_value(host, table, &given.key) => {
             return Checked::Refused("what is stored is no MessagePack; leave the table out".into());
         }
+        // A value without a version would be taken for one of the first.
+        None if given.version.is_none() && host.tables.versions(table).iter().any(|v| *v > 1) => {
+            return Checked::Refused(
+                "no build that owns the table is loaded, so nobody can check the value; load it first".into(),
+            );
+        }
         // Nobody answers for the version, so it is stored as it was given; 0: none.
         None => ((given.version.unwrap_or(0), given.value.clone()), false),
         Some(owner) => match check_owned(host, table, owner, given, builds) {
