@@ -235,8 +235,9 @@ fn items_at(
 pub enum Unread {
     /// The file is damaged. It is kept under another name, and nothing of it was read.
     Aside(String),
-    /// The file may be good: it can't be opened, is of a later version, or its tables don't fit the
-    /// store. It stays as it is. A host that started without it would replace it with the next save.
+    /// The file may be good: it can't be opened, is of a later version, or its tables don't fit
+    /// the store. It stays as it is. A host that started without it would replace it with the next
+    /// save.
     Stays(String),
 }
 

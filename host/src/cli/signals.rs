@@ -12,8 +12,8 @@ use signal_hook::consts::{
 use std::io;
 use std::sync::Arc;
 
-/// Signals without a meaning for the host. SIGPIPE: a write to a closed pipe fails. SIGXFSZ: a write beyond the limit of file sizes fails,
-/// and that is enough. Real-time signals are without one, too.
+/// Signals without a meaning for the host. SIGPIPE and SIGXFSZ: a write to a closed pipe, or beyond
+/// the limit of file sizes, fails, and that is enough. Real-time signals are without one, too.
 const MEANINGLESS: [i32; 10] =
     [SIGPIPE, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXFSZ, SIGXCPU, libc::SIGSTKFLT, libc::SIGPWR];
 /// Signals that the keeper handles for all. A signal to the whole service reaches the worker, too:

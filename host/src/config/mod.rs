@@ -81,6 +81,7 @@ pub mod record;
 pub mod save;
 mod settings;
 pub mod socket_file;
+mod socket_groups;
 pub mod source;
 mod syntax;
 pub mod tls;

@@ -1,7 +1,5 @@
 //! Access to the files of a service's Unix sockets, as the configuration has it.
 
-use crate::config::Config;
-use crate::sys::user::group_number;
 use serde::{Deserialize, Serialize};
 
 /// Access to the file of a Unix socket.
@@ -25,18 +23,5 @@ impl SocketFile {
                 "service.{service}.socket_mode is {mode:?}: a mode is octal digits up to \"0777\", as \"0660\""
             )),
         }
-    }
-}
-
-impl Config {
-    /// Checks that the groups of all Unix sockets exist. The error names service and group. May ask
-    /// the network, where the system does.
-    pub fn check_socket_groups(&self) -> Result<(), String> {
-        for (service, config) in &self.service {
-            if let Some(group) = &config.socket_group {
-                group_number(group).map_err(|why| format!("service.{service}.socket_group: {why}"))?;
-            }
-        }
-        Ok(())
     }
 }

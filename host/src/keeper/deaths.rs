@@ -72,7 +72,7 @@ impl Ended {
         self.board.uncommitted().filter(|_| self.cause().1 && !self.crashed_elsewhere())
     }
 
-    /// What the end says of jobs. A turn that ran is to blame for it, and no job then.
+    /// Says what the end means for jobs. A turn that ran is to blame for it, and no job then.
     fn job_death(&self) -> JobDeath {
         if self.handed_over() || self.running().is_some() || self.board.watchdog_end().is_some() {
             return JobDeath::OfNone;
@@ -126,7 +126,7 @@ pub(super) struct Deaths {
     crashed: bool,
     /// The process that ended last crashed behind a turn that was not committed.
     behind_a_turn: bool,
-    /// What the last end of a process that served says of jobs.
+    /// Meaning for jobs of the last end of a process that served.
     job_death: JobDeath,
     /// The process before the next one has handed over.
     handed_over: bool,
@@ -162,8 +162,7 @@ impl Deaths {
         self.behind_a_turn
     }
 
-    /// What the last end of a process that served says of jobs. The next one has its jobs run by
-    /// that.
+    /// Meaning for jobs of the last end of a process that served. The next one heeds it.
     pub(super) fn job_death(&self) -> JobDeath {
         self.job_death
     }

@@ -358,8 +358,7 @@ impl Keeper {
     /// Handles a worker that has become ready, with these ports. `served`: the highest number of a
     /// connection that the worker knows.
     ///
-    /// The worker takes a connection at or below `served` for one that was served before, and
-    /// releases it. So new numbers begin above `served`.
+    /// The worker releases a connection at or below `served`, so new numbers begin above it.
     fn ready(&mut self, ports: Vec<HeldPort>, served: u64, ready: OnReady<'_>) {
         self.loads.told();
         self.acceptor.number_above(served);

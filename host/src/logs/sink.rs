@@ -64,8 +64,9 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// Opens the place of the lines. `apart`: standard error becomes something else later, and the
-    /// thread opens a file, so that nobody waits for its disk. The error says what cannot be opened.
+    /// Opens the place of the lines. `apart`: standard error becomes something else later, and
+    /// the thread opens a file, so that nobody waits for its disk. The error says what cannot be
+    /// opened.
     pub(super) fn open(
         to: &LogTo,
         standard_error: Option<PathBuf>,

@@ -31,9 +31,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 
-/// Most threads of a candidate at a time. Threads count against limits that it shares with the
-/// host: of its user, of its cgroup, of the machine.
-pub(super) const THREADS_MAX: u64 = 512;
+/// Most threads of a candidate at a time: so many for each processor, within bounds. They share the
+/// processors with the loop, and count against limits that the candidate shares with the host: of
+/// its user, of its cgroup, of the machine.
+pub(super) fn threads_max() -> u64 {
+    let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    (16 * processors).clamp(64, 512)
+}
 /// Time between two looks at the number of threads, in nanoseconds. A thread takes some 20 µs to
 /// start, so some hundreds may start unseen.
 const LOOK_EVERY_NS: i64 = 5_000_000;
@@ -121,15 +125,16 @@ fn start_first() -> io::Result<(Pid, OwnedFd)> {
 fn watch(candidate: Pid, tell: impl FnOnce(String)) {
     // Kernels before 5.3 have no such descriptor: threads are not counted there.
     let Ok(ended) = pidfd_open(candidate, PidfdFlags::empty()) else { return };
+    let threads_max = threads_max();
     let tasks = format!("/proc/{}/task", candidate.as_raw_nonzero());
     let timeout = Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY_NS };
     while matches!(poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&timeout)), Ok(0)) {
         // A directory has a link for each directory in it, and two of its own.
         let threads = std::fs::metadata(&tasks).map_or(0, |m| m.nlink().saturating_sub(2));
-        if threads > THREADS_MAX {
+        if threads > threads_max {
             let _ = kill_process(candidate, Signal::KILL);
             let _ = waitpid(Some(candidate), WaitOptions::empty());
-            tell(format!("it had {threads} threads at a time; a trial may have {THREADS_MAX}"));
+            tell(format!("it had {threads} threads at a time; a trial may have {threads_max}"));
             exit_now(0);
         }
     }

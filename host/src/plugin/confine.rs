@@ -19,7 +19,7 @@
 //! container may lack parts of it: [`Confined::missing`] names them. Then the configuration decides
 //! whether candidates are tried (`reload.confinement`).
 
-use crate::plugin::apart::{Namespaces, THREADS_MAX};
+use crate::plugin::apart::{Namespaces, threads_max};
 use crate::plugin::system_calls::allow_computing;
 use crate::protocol::status::Confined;
 use crate::sys::process_state::give_way;
@@ -81,7 +81,7 @@ fn limit_resources(cpu_s: u64, memory: u64, namespaces: Namespaces) {
     limit(Resource::Fsize, 0);
     if namespaces == Namespaces::OfUser {
         // Counted in the namespace alone. Outside, the host's own processes would count.
-        limit(Resource::Nproc, THREADS_MAX + OTHER_PROCESSES);
+        limit(Resource::Nproc, threads_max() + OTHER_PROCESSES);
     }
     // Sessions that are served come first.
     give_way();

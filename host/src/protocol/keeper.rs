@@ -148,8 +148,7 @@ pub enum ToKeeper {
     SocketFiles(Vec<(Address, SocketFile)>),
     /// Close these ports again: they were opened, and no reload uses them.
     Discard(Vec<Address>),
-    /// A reload is committed: accept from these ports, and close the others, except those opened
-    /// since.
+    /// A reload is committed: accept from these ports, and close all but those opened since.
     Ports(Vec<HeldPort>),
     /// The record of the library at this watched path names exactly these private copies. The
     /// keeper holds them, so that they can be written anew if they are deleted.
@@ -160,8 +159,7 @@ pub enum ToKeeper {
     /// The file at this watched path was refused, with this hash, for this reason. No hash: the
     /// file could not be read.
     Refused(PathBuf, String, String),
-    /// These loads are under way, and no others. Keepers before this message log it and leave it
-    /// out.
+    /// These loads are under way, and no others. Keepers before this message leave it out.
     Loads(Vec<Load>),
     /// The configuration of this number is in force.
     Configured(u64),
@@ -336,7 +334,7 @@ pub struct Hello {
     /// The previous worker crashed behind a turn: this one commits each turn by itself for a while.
     #[serde(default)]
     pub commits_each_turn: bool,
-    /// What the end of the previous worker says of jobs.
+    /// Meaning of the previous worker's end for jobs.
     #[serde(default)]
     pub job_death: JobDeath,
 }

@@ -13,11 +13,11 @@
 //! that serves then.
 //!
 //! The function may run more than once: if the worker dies, its successor begins the job anew. A
-//! job that is declared `once` is lost instead, if it had begun. A job whose own thread crashed twice
-//! is lost, too. So is one that was running at three deaths in a row that nobody else explains, as a
-//! kill for memory. From the second one on these suspects begin one by one, and no other job
-//! meanwhile. Each has twice the time in which its worker died: the third death finds the job that
-//! causes them alone, and a job that outlives its time is no suspect.
+//! job that is declared `once` is lost instead, if it had begun. A job whose own thread crashed
+//! twice is lost, too. So is one that was running at three deaths in a row that nobody else
+//! explains, as a kill for memory. From the second one on these suspects begin one by one, and no
+//! other job meanwhile. Each has twice the time in which its worker died: the third death finds the
+//! job that causes them alone, and a job that outlives its time is no suspect.
 //!
 //! A dropped job keeps its thread until its function returns. `jobs_running_max` bounds the
 //! threads; jobs wait for one. `jobs_max` and `jobs_per_session_max` bound the jobs. A turn that
@@ -26,6 +26,7 @@
 //! Threads are shared by services: a free one goes to the service that has the fewest. A service
 //! that has none gets one beyond `jobs_running_max`, since jobs of others may block for ever.
 
+use crate::effects::job_record::{JOB_HEAD, ONCE, Record, STARTED};
 use crate::effects::job_shares::{JobShares, RunningJob};
 use crate::ids::ServiceId;
 use crate::limits::host::Limits;
@@ -46,13 +47,6 @@ const ALONE_MS: u64 = 2_000;
 /// Bits of a number below the epoch. As long as a pass starts fewer than 2^20 jobs on average, a
 /// successor that counts on from the epoch repeats no number.
 const JOBS_PER_PASS_BITS: u32 = 20;
-/// Bytes of a job's record beside its name and input.
-const JOB_HEAD: usize = 16;
-
-/// Flag of a record: the job runs at most once.
-const ONCE: u8 = 1;
-/// Flag of a record: the job has begun, so its function may have run.
-const STARTED: u8 = 2;
 
 /// All jobs that have not ended.
 #[derive(Debug, Default)]
@@ -151,57 +145,6 @@ pub struct JobView {
     pub name: String,
     /// Whether it has a thread.
     pub running: bool,
-}
-
-/// A job's record. Numbers are little-endian.
-///
-/// | bytes | field |
-/// | --- | --- |
-/// | 0 to 7 | number |
-/// | 8 to 11 | service, length of the name (2 bytes each) |
-/// | 12, 13 | flags, deaths while it ran |
-/// | 14 | deaths in a row while it ran, that nobody else explains |
-/// | 15 | zero |
-/// | 16 on | the name, the input |
-struct Record {
-    number: u64,
-    service: u16,
-    flags: u8,
-    deaths: u8,
-    row: u8,
-    name: String,
-    input: Vec<u8>,
-}
-
-impl Record {
-    /// Encodes a record. Flags and deaths do not change its length.
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(JOB_HEAD + self.name.len() + self.input.len());
-        bytes.extend_from_slice(&self.number.to_le_bytes());
-        bytes.extend_from_slice(&self.service.to_le_bytes());
-        bytes.extend_from_slice(&(self.name.len() as u16).to_le_bytes());
-        bytes.extend_from_slice(&[self.flags, self.deaths, self.row, 0]);
-        bytes.extend_from_slice(self.name.as_bytes());
-        bytes.extend_from_slice(&self.input);
-        bytes
-    }
-
-    /// Decodes a record. `None`: it is too short for its head or its name, or the name is not
-    /// UTF-8. Copies name and input.
-    fn decode(bytes: &[u8]) -> Option<Record> {
-        let (head, rest) = bytes.split_at_checked(JOB_HEAD)?;
-        let short = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
-        let (name, input) = rest.split_at_checked(usize::from(short(10)))?;
-        Some(Record {
-            number: u64::from_le_bytes(head[..8].try_into().ok()?),
-            service: short(8),
-            flags: head[12],
-            deaths: head[13],
-            row: head[14],
-            name: std::str::from_utf8(name).ok()?.to_owned(),
-            input: input.to_vec(),
-        })
-    }
 }
 
 impl Jobs {

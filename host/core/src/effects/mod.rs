@@ -34,6 +34,7 @@ pub(crate) mod buckets;
 pub mod datagrams;
 pub(crate) mod holder;
 pub mod inbox;
+mod job_record;
 pub mod job_shares;
 pub mod jobs;
 mod missed;

@@ -257,3 +257,24 @@ fn much_output_of_many_sessions_takes_its_share_of_each_pass() {
     }
     assert!((all / 500_000..=all / 400_000).contains(&passes), "{passes} passes");
 }
+
+/// A turn may not take a refused call for done: half of what it asked for would be.
+#[test]
+fn a_turn_that_goes_on_behind_a_refused_call_fails() {
+    let code = |a: &Action<'_>, staging: &mut Staging<'_>| {
+        if a.kind == action::MESSAGE {
+            staging.send(b"half\n");
+            // Refused if the line is longer than a name may be. Nobody looks at the answer.
+            let name = "n".repeat(a.data.len);
+            let _ = staging.start_job(&name, b"", false);
+        }
+        Ok(())
+    };
+    let (mut core, service) = serve(Limits { job_name_bytes_max: 3, ..limits() }, Stub(code));
+    core.handle(Input::PassBegins { now_ns: 1 });
+    open(&mut core, service, 0..1);
+    core.handle(Input::Received { slot: Slot(0), bytes: b"job\nlonger\n" });
+    core.handle(Input::Commit);
+    assert_eq!(send(&mut core), "half\n".len());
+    assert_eq!((core.services()[0].faults, core.take_jobs().len()), (1, 1));
+}

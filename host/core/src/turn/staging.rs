@@ -227,11 +227,11 @@ impl<'a> Staging<'a> {
     ///
     /// The batch ends with the last action, or earlier: the turn closes the session or acts on
     /// it, 64 KiB are staged, or the batch is as much work as a stage of a pass may do. A turn
-    /// that read a value which can't be converted fails instead.
+    /// that read a value which can't be converted, or was refused a call by a limit, fails instead.
     #[inline]
     pub fn turn_ok(&mut self) -> bool {
-        if self.unreadable.is_some() {
-            self.fail_unreadable();
+        if self.unreadable.is_some() | self.refusal.is_some() {
+            self.fail_undone();
         }
         let b = &mut *self.buffers;
         // A caller that goes on after a fault, or behind the last action, has no turn under way.
@@ -255,11 +255,11 @@ impl<'a> Staging<'a> {
         !(b.close | b.on_itself | b.is_full) && b.done < self.actions && b.bytes.len() < BATCH_BYTES
     }
 
-    /// Fails the turn that took an unreadable value for absent. The handler believes in its
-    /// success, so the state that it hands over is spoilt.
+    /// Fails the turn that took an unreadable value for absent, or a refused call for done. The
+    /// handler believes in its success, so the state that it hands over is spoilt.
     #[cold]
-    fn fail_unreadable(&mut self) {
-        let message = self.unreadable.take().unwrap_or_default();
+    fn fail_undone(&mut self) {
+        let message = self.unreadable.take().unwrap_or_else(|| "a call was refused".into());
         self.turn_failed(Fault { kind: fault::ERROR, message, file: String::new(), line: 0 });
         self.buffers.spoilt = true;
     }
@@ -336,8 +336,7 @@ impl<'a> Staging<'a> {
         true
     }
 
-    /// Notes the limit by which a call is refused. The turn isn't failed here: its code may
-    /// still end it either way.
+    /// Notes the limit by which a call is refused. The turn fails, whatever its code does then.
     pub(super) fn refuse(&mut self, limit: Limit) -> u32 {
         self.buffers.reached.add(limit);
         self.refusal = Some(limit);

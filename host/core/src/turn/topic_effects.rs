@@ -11,8 +11,8 @@ use crate::limits::names::Limit;
 use crate::turn::effect::{Broadcast, Effect, Recipients};
 use greenroom_state::abi::status;
 
-/// Sessions that a broadcast reaches at the cost of one that a published message reaches: that is an
-/// action with a record and a turn of its own.
+/// Sessions that a broadcast reaches at the cost of one that a published message reaches: that is
+/// an action with a record and a turn of its own.
 const PUBLISHED_COSTS: usize = 4;
 
 impl Staging<'_> {
