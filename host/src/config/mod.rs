@@ -80,8 +80,8 @@ pub mod process;
 pub mod record;
 pub mod save;
 mod settings;
+mod socket_access;
 pub mod socket_file;
-mod socket_groups;
 pub mod source;
 mod syntax;
 pub mod tls;
@@ -95,7 +95,6 @@ use crate::config::log::LogConfig;
 use crate::config::observe::ObserveConfig;
 use crate::config::process::ProcessConfig;
 use crate::config::save::SaveConfig;
-use crate::config::socket_file::SocketFile;
 use crate::config::syntax::{placed, text_of};
 use crate::config::tls::{TlsConfig, TlsSettings};
 use crate::config::trust::Trust;
@@ -315,14 +314,6 @@ impl Config {
             )),
             false => Ok(endpoints),
         }
-    }
-
-    /// Access to the files of a service's Unix sockets. Fails on a mode that is none.
-    pub fn socket_file(&self, service: &str) -> Result<SocketFile, String> {
-        let of = self.service.get(service);
-        let (mode, group) =
-            (of.and_then(|c| c.socket_mode.as_deref()), of.and_then(|c| c.socket_group.as_deref()));
-        SocketFile::of(service, mode, group)
     }
 
     /// Checks that each service with an endpoint over TLS has a certificate. The error names both.

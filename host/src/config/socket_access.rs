@@ -1,9 +1,18 @@
-//! Groups of the files of Unix sockets: whether the system has them.
+//! Access to the files of Unix sockets: modes and groups of each service.
 
 use crate::config::Config;
+use crate::config::socket_file::SocketFile;
 use crate::sys::user::group_number;
 
 impl Config {
+    /// Access to the files of a service's Unix sockets. Fails on a mode that is none.
+    pub fn socket_file(&self, service: &str) -> Result<SocketFile, String> {
+        let of = self.service.get(service);
+        let (mode, group) =
+            (of.and_then(|c| c.socket_mode.as_deref()), of.and_then(|c| c.socket_group.as_deref()));
+        SocketFile::of(service, mode, group)
+    }
+
     /// Checks that the groups of all Unix sockets exist. The error names service and group. May ask
     /// the network, where the system does.
     pub fn check_socket_groups(&self) -> Result<(), String> {
