@@ -407,4 +407,24 @@ mod tests {
 
         assert_eq!(std::fs::read(&path).unwrap(), good);
     }
+
+    /// A file that may be good stays, and so does one that another program has put in the place.
+    #[test]
+    fn a_file_of_a_later_version_and_one_of_another_program_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tables");
+        let mut later = b"GREENROOM TABLES 3\n\0".to_vec();
+        later.extend(Sha256::digest(&later));
+        std::fs::write(&path, &later).unwrap();
+        let Err(Unread::Stays(why)) = read(&mut core(), &path) else { panic!("it is used") };
+        assert!(why.contains("a later version may have written it"), "{why}");
+        assert_eq!(std::fs::read(&path).unwrap(), later);
+
+        let other = "what somebody else keeps here";
+        std::fs::write(&path, other).unwrap();
+        write(&core(), &path, "new", || {}).unwrap();
+        let why = put_in_place(&path, "new").unwrap_err().to_string();
+        assert!(why.contains("another program's file"), "{why}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), other);
+    }
 }

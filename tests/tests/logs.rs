@@ -252,3 +252,21 @@ fn a_log_that_cannot_be_opened_ends_the_start_and_a_full_disk_stops_nothing() {
     host.signal(libc::SIGTERM);
     assert_eq!(host.wait(), Some(0));
 }
+
+/// A cleaner of directories sends no signal. Lines that come later are in a file all the same, of
+/// the keeper and of the worker.
+#[test]
+fn a_log_that_was_deleted_is_made_anew() {
+    let host = serve("[log]\nfile = \"host.log\"\n");
+    let log = host.dir().join("host.log");
+    std::fs::remove_file(&log).expect("a log");
+    let mut number = 0;
+    wait_for("both processes", || {
+        number += 1;
+        join(&host, &format!("n{number}"));
+        host.cli(&["reload", "--config"]);
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        (text.matches("was gone from its path").count() >= 1 && text.contains(&format!("n{number}")))
+            .then_some(())
+    });
+}

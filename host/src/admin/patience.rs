@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 /// Time of silence after which the client asks for the status.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Time for the question why the operator's time was not enough.
+const LAST_QUESTION: Duration = Duration::from_millis(500);
 /// Time of silence after which the operator is told what the host does, and again after each such
 /// time.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -175,7 +177,7 @@ impl<'a> Patient<'a> {
         let later = self.later();
         let limit = WAITING.get().and_then(|w| w.limit).unwrap_or_default();
         let limit = humantime::format_duration(limit);
-        format!("no end of the answer within {limit} (--timeout): {}{later}", self.meanwhile())
+        format!("no end of the answer within {limit} (--timeout): {}{later}", self.meanwhile(LAST_QUESTION))
     }
 
     /// Tells the operator what the host does, if it has been silent long enough.
@@ -187,13 +189,20 @@ impl<'a> Patient<'a> {
             && let Some(waiting) = WAITING.get()
         {
             self.tell_after.set(silence + TELL_EVERY);
-            (waiting.tell)(&format!("still waiting after {} s: {}", silence.as_secs(), self.meanwhile()));
+            (waiting.tell)(&format!(
+                "still waiting after {} s: {}",
+                silence.as_secs(),
+                self.meanwhile(SILENCE_MAX)
+            ));
         }
     }
 
-    /// Work of the host at the moment, in words.
-    fn meanwhile(&self) -> String {
-        match status(self.path) {
+    /// Work of the host at the moment, in words. Takes up to `wait`.
+    fn meanwhile(&self, wait: Duration) -> String {
+        match status(self.path, wait) {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                "its keeper doesn't answer either: it is stopped, or the machine has no time for it".into()
+            }
             Err(e) => format!("its keeper doesn't answer either ({e})"),
             Ok(status) => match (status.host.stalled, status.host.worker.as_str()) {
                 (Some(stalled), "serving") => stalled.with_way_out(),
@@ -211,7 +220,7 @@ impl<'a> Patient<'a> {
         if matches!(self.command, AdminCommand::Status | AdminCommand::Metrics) {
             return Some(keeper(&"silent for 5 s"));
         }
-        let host = match status(self.path) {
+        let host = match status(self.path, SILENCE_MAX) {
             Ok(status) => status.host,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Some(keeper(&"silent for 10 s")),
             Err(e) => return Some(keeper(&e)),
@@ -251,10 +260,10 @@ fn limit(stream: &UnixStream, time: Duration) -> io::Result<()> {
     stream.set_write_timeout(Some(time))
 }
 
-/// Asks the host at this path for its status. Takes up to 5 s.
-fn status(path: &Path) -> io::Result<Box<Status>> {
+/// Asks the host at this path for its status. Takes up to `wait`.
+fn status(path: &Path, wait: Duration) -> io::Result<Box<Status>> {
     let stream = UnixStream::connect(path)?;
-    limit(&stream, SILENCE_MAX)?;
+    limit(&stream, wait)?;
     let line = serde_json::to_string(&AdminCommand::Status)? + "\n";
     (&stream).write_all(line.as_bytes())?;
     let mut answer = Vec::new();

@@ -8,7 +8,7 @@
 
 use crate::cli::output::CommandFailure;
 use clap::{Args, Command};
-use clap_complete::{Shell, generate_to};
+use clap_complete::{Generator, Shell, generate};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -53,7 +53,9 @@ fn write(dir: &Path, mut command: Command) -> io::Result<()> {
     std::fs::create_dir_all(&man)?;
     std::fs::create_dir_all(&completions)?;
     for shell in SHELLS {
-        generate_to(shell, &mut command, "greenroom", &completions)?;
+        let mut text = Vec::new();
+        generate(shell, &mut command, "greenroom", &mut text);
+        std::fs::write(completions.join(shell.file_name("greenroom")), text)?;
     }
     clap_mangen::generate_to(command, &man)
 }

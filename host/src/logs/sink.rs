@@ -113,7 +113,7 @@ impl Sink {
                 None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             if REOPEN.swap(false, Ordering::AcqRel) {
-                self.reopen();
+                let _ = self.reopen();
             }
             match order {
                 Ok(SinkOrder::Line(line)) => self.take(&line),
@@ -211,18 +211,17 @@ impl Sink {
             self.gone_since = None;
         } else if self.gone_since.get_or_insert(self.looked).elapsed() >= GONE_MAX {
             self.gone_since = None;
-            self.reopen();
-            let text = "the log's file was gone from its path, and is opened anew";
-            self.say(Level::WARN, text.into(), Vec::new());
+            if self.reopen() {
+                let text = "the log's file was gone from its path, and is opened anew";
+                self.say(Level::WARN, text.into(), Vec::new());
+            }
         }
     }
 
-    /// Opens the file again. If that fails, the log goes on where it was.
-    fn reopen(&mut self) {
-        if matches!(self.to, To::Due(..)) {
-            return self.open_due();
-        }
-        let (Some(path), To::File(before)) = (&self.path, &self.to) else { return };
+    /// Opens the file again. False: that failed, and the log goes on where it was.
+    fn reopen(&mut self) -> bool {
+        self.open_due();
+        let (Some(path), To::File(before)) = (&self.path, &self.to) else { return false };
         match file::open(path, Some(before)) {
             Ok(file) => {
                 if self.is_standard_error {
@@ -230,8 +229,12 @@ impl Sink {
                     let _ = rustix::stdio::dup2_stderr(&file);
                 }
                 (self.to, self.is_broken) = (To::File(file), false);
+                true
             }
-            Err(why) => self.say(Level::ERROR, format!("the log stays where it is: {why}"), Vec::new()),
+            Err(why) => {
+                self.say(Level::ERROR, format!("the log stays where it is: {why}"), Vec::new());
+                false
+            }
         }
     }
 }

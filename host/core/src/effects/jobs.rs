@@ -266,7 +266,7 @@ impl Jobs {
 
     /// Time by which jobs may begin that wait for a suspect. `None`: none has its time alone.
     pub(crate) fn alone_until_ns(&self) -> Option<u64> {
-        self.alone.map(|(_, until_ns)| until_ns)
+        self.alone.map(|(_, until_ns)| until_ns).filter(|_| !self.held)
     }
 
     /// The jobs that begin, after a commit. The shell gives each a thread, and reports its end.

@@ -284,7 +284,8 @@ impl HostState {
     /// is late.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         let own = self.sessions.next_deadline_ns().into_iter().chain(self.jobs.late_ns(self.limits.host()));
-        let own = own.chain(self.jobs.alone_until_ns());
+        // A host that stops begins no job.
+        let own = own.chain(self.jobs.alone_until_ns().filter(|_| !self.stopping));
         // Operators may set the clock of the calendar while the host sleeps, and the store may
         // have room again.
         let expiry = self.tables.next_in_ms().map(|ms| self.now_ns + ms.min(EXPIRY_LOOK_MS) * 1_000_000);

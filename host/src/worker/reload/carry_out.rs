@@ -328,8 +328,11 @@ impl ReloadDriver {
         }
         if request.from.is_none() && matches!(request.want, Want::Load) {
             let path = &shell.core.reloads.libraries()[id.0].path;
-            // A file that was removed fails no longer.
-            let fails = report.outcome == Outcome::Refused && path.exists();
+            // A file that was removed fails no longer. One that runs already was refused for
+            // another one of its group.
+            let runs = shell.builds.get(id).map(|record| &record.current.hash);
+            let runs = runs.is_some_and(|hash| self.read.get(&id) == Some(hash));
+            let fails = report.outcome == Outcome::Refused && path.exists() && !runs;
             let why = fails.then(|| report.reason.clone());
             shell.keeper.say_failing(&part_of(path), why);
         } else if matches!(report.outcome, Outcome::Committed | Outcome::RolledBack) {
