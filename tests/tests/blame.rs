@@ -297,7 +297,7 @@ fn a_crash_of_another_thread_is_not_held_against_the_turn_that_runs() {
     host.wait_log("a callback has been running");
 
     std::fs::write(&bomb, "").expect("a file");
-    host.wait_log("the worker died: segmentation fault (SIGSEGV), on a thread of a job or a reload");
+    host.wait_log("the worker died: segmentation fault (SIGSEGV), on a thread that a handler started, or that of a reload");
     std::fs::write(&gate, "").expect("a file");
 
     assert_eq!(slow.line().expect("an answer"), format!("wild 1 {line}"));
