@@ -231,20 +231,16 @@ pub fn can_be_written(file: Option<&Path>) -> Result<(), String> {
 
 /// Writes a line on a thread of its own, for a loop that must not wait for the disk.
 pub fn write_apart(line: AuditLine, file: Option<PathBuf>) {
-    spawn(move || _ = line.write(file.as_deref()));
+    let write = move || _ = line.write(file.as_deref());
+    if let Err(e) = std::thread::Builder::new().name("audit".into()).spawn(write) {
+        tracing::error!("audit: a line is missing, as no thread can be started: {e}");
+    }
 }
 
 /// Writes that the host refuses a change before it begins, from a thread as above.
 pub fn write_refusal(command: AdminCommand, by: Requester, why: String, file: Option<PathBuf>) {
     let line = AuditLine::of("failed", &command, by).because(why);
     write_apart(line, file);
-}
-
-/// Starts a thread that writes.
-fn spawn(write: impl FnOnce() + Send + 'static) {
-    if let Err(e) = std::thread::Builder::new().name("audit".into()).spawn(write) {
-        tracing::error!("audit: a line is missing, as no thread can be started: {e}");
-    }
 }
 
 #[cfg(test)]

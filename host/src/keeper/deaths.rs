@@ -150,8 +150,8 @@ impl Deaths {
         self.last.as_deref()
     }
 
-    /// Whether a process caused its own death since a process served last. The next process treats
-    /// jobs that were under way with care then.
+    /// Whether a process caused its own death since a process served last. The next process runs
+    /// datagrams one by one then.
     pub(super) fn has_crashed(&self) -> bool {
         self.crashed
     }

@@ -381,7 +381,7 @@ impl Keeper {
         }
         self.upgraded();
         if self.stop.is_requested() && !self.worker.is_told_to_stop() {
-            // The worker that was told has died.
+            // The worker that was told has died. Its successor flushes and saves.
             self.worker.tell_to_stop(self.stop.signal());
         }
         // The phase is serving by now, so `relay` queues none of them again.

@@ -30,9 +30,8 @@ use std::sync::Mutex;
 /// Lock of the thread that reads a configuration.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Returns a configuration whose files can be used: certificates, keys, the audit log, the token,
-/// and whose groups exist.
-/// Certificates in force are looked at by the handshaker itself.
+/// Returns a configuration whose files can be used (certificates, keys, the audit log, the token)
+/// and whose groups exist. Certificates in force are looked at by the handshaker itself.
 fn with_files(config: Config, in_force: &TlsSettings) -> Result<Config, String> {
     audit::check(config.admin.audit.as_deref())?;
     config.check_socket_groups()?;

@@ -15,6 +15,7 @@ use crate::memory::board_layout::{Busy, Running};
 use crate::memory::reading::Reading;
 use crate::protocol::admin::{Reply, TAKES_NO_COMMANDS};
 use crate::protocol::status::{Stalled, StalledAction};
+use crate::sys::proc;
 use greenroom_core::effects::action_name::action_name;
 use greenroom_core::ids::public_number;
 use std::time::Duration;
@@ -130,9 +131,7 @@ fn in_words(action: &StalledAction, time: Duration) -> String {
 /// Whether a process is stopped, by a signal or a debugger. False also if the kernel does not say.
 fn is_stopped(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name in front may hold anything, also parentheses.
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    matches!(state, Some('T' | 't'))
+    matches!(proc::state(&stat), Some('T' | 't'))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -35,6 +35,8 @@ pub struct Upkeep {
     /// Ends the thread when it is dropped.
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// Closed at the end of the thread.
+    done: Receiver<()>,
 }
 
 /// State of the thread. The socket is dropped first: it is removed under the lock.
@@ -55,8 +57,13 @@ impl Upkeep {
         let (belongings, (end, ended)) = (keeper.belongings.clone(), channel());
         let gone = keeper.mailbox().for_kind(Event::SocketGone);
         let keep = Keep { socket, runtime, belongings, gone, suspects: BTreeSet::new() };
-        let thread = std::thread::Builder::new().name("upkeep".into()).spawn(move || keep.run(&ended))?;
-        Ok(Upkeep { end: Some(end), thread: Some(thread) })
+        let (ends, done) = channel();
+        let run = move || {
+            let _ends: Sender<()> = ends;
+            keep.run(&ended);
+        };
+        let thread = std::thread::Builder::new().name("upkeep".into()).spawn(run)?;
+        Ok(Upkeep { end: Some(end), thread: Some(thread), done })
     }
 }
 
@@ -64,11 +71,8 @@ impl Drop for Upkeep {
     fn drop(&mut self) {
         drop(self.end.take());
         let Some(thread) = self.thread.take() else { return };
-        let give_up = Instant::now() + END_WAIT;
-        while !thread.is_finished() && Instant::now() < give_up {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if thread.is_finished() {
+        // The thread sends nothing: its end closes the channel.
+        if self.done.recv_timeout(END_WAIT) == Err(RecvTimeoutError::Disconnected) {
             let _ = thread.join();
         }
     }

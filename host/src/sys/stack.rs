@@ -11,6 +11,7 @@
 //! A thread that does not answer within 500 ms yields no frames. If its late answer arrives
 //! during the next request, that request may return the older frames.
 
+use crate::sys::proc;
 use std::ffi::c_void;
 use std::io;
 use std::sync::Mutex;
@@ -86,11 +87,9 @@ impl Thread {
     /// that a filter forbids. False if `/proc` does not tell. Reads a small file of the kernel's.
     pub fn has_ended(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/self/task/{}/stat", self.tid.as_raw_nonzero()));
-        // `NUMBER (NAME) STATE ...`; a name may have parentheses. The first thread of a process
-        // stays as a zombie until the others have ended.
-        let state = |stat: &str| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
         match stat {
-            Ok(stat) => state(&stat).is_some_and(|state| "ZX".contains(state)),
+            // The first thread of a process stays as a zombie until the others have ended.
+            Ok(stat) => proc::state(&stat).is_some_and(|state| "ZX".contains(state)),
             Err(e) => e.kind() == io::ErrorKind::NotFound && std::path::Path::new("/proc/self/task").exists(),
         }
     }

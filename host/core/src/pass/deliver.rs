@@ -132,7 +132,8 @@ fn try_later(host: &mut HostState, slot: Slot, name: &[u8]) {
     let (Some(id), Ok(name)) = (host.sessions.get(slot).map(|s| s.id), std::str::from_utf8(name)) else {
         return;
     };
-    if host.store.reserve([Timers::record_bytes(name.len())]) {
+    // One that was set meanwhile is newer.
+    if !host.timers.contains(id, name) && host.store.reserve([Timers::record_bytes(name.len())]) {
         host.timers.set(&mut host.store, id, name, host.now_ns + TRY_LATER_NS);
     }
 }

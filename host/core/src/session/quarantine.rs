@@ -104,7 +104,6 @@ impl Quarantines {
     /// Lets a session's actions run again, but for its last turn: a last turn that kills stays
     /// blocked, and the session ends without it.
     pub(crate) fn unblock(&mut self, session: u64) {
-        self.left_out.retain(|(of, ..)| *of != session);
         if let Some(all) = self.actions.get_mut(&session) {
             all.retain(|w| w.action == action::CLOSED);
         }

@@ -38,7 +38,7 @@ impl Staging<'_> {
         if staged == status::OK { Ok(number) } else { Err(staged) }
     }
 
-    /// Counts of the jobs and connections that this batch asks for.
+    /// Counts of the jobs that this batch asks for.
     fn staged_jobs(&mut self, first: u64) -> &StagedJobs {
         let b = &mut *self.buffers;
         b.is_indexed = true;
@@ -74,8 +74,9 @@ impl Staging<'_> {
         let (Some(service), Ok(addr)) = (self.context.service_of(service), addr.parse()) else {
             return Err(status::INVALID);
         };
-        let first = self.context.next_job();
-        let staged = self.staged_jobs(first).connects;
+        let b = &mut *self.buffers;
+        b.is_indexed = true;
+        let staged = b.jobs.connects(&b.effects);
         if self.context.connections() + staged >= self.context.limits.connects_max {
             return Err(self.refuse(Limit::ConnectsMax));
         }

@@ -16,8 +16,8 @@ pub(super) struct StagedJobs {
     pub(super) started: usize,
     /// Numbers of those that are cancelled: one that is cancelled twice is one.
     cancelled: BTreeSet<u64>,
-    /// Connections that are asked for.
-    pub(super) connects: usize,
+    /// Effects among which connections were counted, and those.
+    connects: (usize, usize),
 }
 
 impl StagedJobs {
@@ -27,7 +27,6 @@ impl StagedJobs {
         for effect in &effects[self.covered..] {
             match effect {
                 Effect::StartJob { .. } => self.started += 1,
-                Effect::Connect { .. } => self.connects += 1,
                 Effect::CancelJob(n) if (first..first + self.started as u64).contains(n) => {
                     self.cancelled.insert(*n);
                 }
@@ -35,6 +34,15 @@ impl StagedJobs {
             }
         }
         self.covered = effects.len();
+    }
+
+    /// Counts the connections that are asked for. Asks nothing of the host: a replay of an older
+    /// recording would have no answer.
+    pub(super) fn connects(&mut self, effects: &[Effect]) -> usize {
+        let (covered, count) = self.connects;
+        let more = effects[covered..].iter().filter(|e| matches!(e, Effect::Connect { .. })).count();
+        self.connects = (effects.len(), count + more);
+        count + more
     }
 
     /// Jobs that are started and not cancelled.
