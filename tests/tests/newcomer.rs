@@ -452,7 +452,7 @@ fn mishaps_at_the_desk_are_told_and_the_build_before_serves_on() {
     fs::write(&config, format!("[service.{name}]\nsettings = {{ words = 1 }}\n")).expect("a configuration");
     dev.wait("newcomer_desk generation 2: ");
     fs::write(&config, "[service.mistyped]\nsettings = { words = 1 }\n").expect("an edit");
-    dev.wait("service mistyped is configured, but no library offers it");
+    dev.wait("service mistyped is configured, but no library that runs offers it");
     let mut keys = dev.child.stdin.take().expect("a pipe");
     keys.write_all(b"xr").expect("keys");
     dev.wait("generation 3: nothing has changed");

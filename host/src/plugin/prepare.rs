@@ -271,7 +271,7 @@ impl Stager {
         let trial = Trial { copy: &copy, entry, settings: &settings, snapshot, recording, limits };
         // The child must be this very version of the host, even if the binary was replaced on
         // disk.
-        let binary = own_binary().map_err(|e| format!("the trial process can't be started: {e}"))?;
+        let binary = own_binary().map_err(trial::cannot_start)?;
         let Tried { library: name, offers, rehearsal, replay } =
             trial::run_confined(&binary, &trial, config.reload.confinement, tell)?;
         staged.offers = offers.clone();

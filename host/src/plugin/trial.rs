@@ -205,7 +205,7 @@ fn conduct<T: DeserializeOwned>(
     let mut answer = TrialAnswer::default();
     let ended = match heard {
         Ok(()) => await_end(&child, &mut answer, &said, wall, &mut tell),
-        Err(e) => Err(format!("the trial process can't be heard, as no thread can be started: {e}")),
+        Err(e) => Err(format!("{CANNOT_START}, as no thread can hear it: {e}")),
     };
     // Processes that are left may still hold its output open, and would hold up the threads that
     // read it. The child is not reaped yet, so no other group can have its number.
@@ -249,9 +249,12 @@ impl Order<'_> {
     }
 }
 
+/// Beginning of the reason for a child that can't be started, or can't be heard.
+pub const CANNOT_START: &str = "the trial process can't be started";
+
 /// Reason for a child that can't be started.
-fn cannot_start(e: io::Error) -> String {
-    format!("the trial process can't be started: {e}")
+pub(super) fn cannot_start(e: io::Error) -> String {
+    format!("{CANNOT_START}: {e}")
 }
 
 /// Waits until the child has ended, for at most `wall`, and does not reap it. Passes on progress

@@ -89,6 +89,7 @@ use inbox::{Inbox, Message};
 use mio::Events;
 use shell::Shell;
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 /// Events of one poll. Answers wait for the end of the pass, so a pass should be short. Events
 /// beyond it stay in the kernel, for the next pass.
@@ -193,8 +194,11 @@ impl Worker {
 
     /// Sleeps until something is ready or due. A signal to the process does not end the sleep.
     fn wait(&mut self) -> io::Result<()> {
+        let later = self.drivers.reload.later.next_ns();
         loop {
-            match self.shell.sockets.wait(&mut self.events, self.shell.sleep_max()) {
+            let later = later.map(|at| Duration::from_nanos(at.saturating_sub(now_ns())));
+            let sleep_max = self.shell.sleep_max().into_iter().chain(later).min();
+            match self.shell.sockets.wait(&mut self.events, sleep_max) {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 result => return result,
             }

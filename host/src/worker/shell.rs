@@ -173,7 +173,7 @@ impl Shell {
     pub(super) fn warn_of_services_without_library(&self) {
         let offered = |name: &str| self.core.services().iter().any(|s| s.offer.name == name);
         for service in self.config.get().service.keys().filter(|name| !offered(name)) {
-            tracing::warn!("service {service} is configured, but no library offers it");
+            tracing::warn!("service {service} is configured, but no library that runs offers it");
         }
     }
 

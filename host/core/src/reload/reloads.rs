@@ -57,6 +57,12 @@ impl Reloads {
         self.libraries[id.0].seen = Some(hash);
     }
 
+    /// Has the watcher load the content of a path again, although it was seen: what refused it may
+    /// have passed.
+    pub fn look_again(&mut self, id: LibraryId) {
+        self.libraries[id.0].seen = None;
+    }
+
     /// Refuses the reload under way as soon as its step is done, if it has prepared for a build
     /// that no longer runs.
     ///

@@ -29,6 +29,7 @@ use crate::plugin::prepare::{Against, Job, Loaded};
 use crate::protocol::admin::FRESH_WORKER;
 use crate::worker::ledger::requester;
 use crate::worker::reload::configure::refuse_proposed;
+use crate::worker::reload::later_loads::{LaterLoads, PIN_LOST, may_pass};
 use crate::worker::reload::loads_under_way::{about_to_load, say_loads};
 use crate::worker::reload::owed_answers::{OwedAnswers, OwedStep};
 use crate::worker::reload::ports::{Opening, PreparedPorts};
@@ -38,7 +39,7 @@ use greenroom_core::core::Core;
 use greenroom_core::ledger::{Outcome, ProbationCounts, ProbationReport, ProbationState, Report};
 use greenroom_core::reload::request::{Candidate, Event, LibraryId, Request, Requester, Step, Want};
 use greenroom_core::service::offer::{Build, Offer};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -71,6 +72,10 @@ pub(in crate::worker) struct ReloadDriver {
     pub(super) lines: HashMap<LibraryId, u64>,
     /// Hashes of the files that were read for the reloads under way, which refusals tell.
     pub(super) read: HashMap<LibraryId, String>,
+    /// Libraries whose reload under way fails for a reason that may pass.
+    pub(super) may_pass: BTreeSet<LibraryId>,
+    /// Loads that are to be tried again.
+    pub(in crate::worker) later: LaterLoads,
 }
 
 /// A request that waits for the configuration under way. Its settings and ports are those in force
@@ -170,8 +175,11 @@ impl ReloadDriver {
         let whole = epoch.is_none_or(|epoch| shell.core.unpin(epoch));
         let result = match whole {
             true => result,
-            false => Err("too much changed while it was rehearsed (limit pin_bytes_max); try again".into()),
+            false => Err(format!("{PIN_LOST} (limit pin_bytes_max); try again")),
         };
+        if result.as_ref().is_err_and(|why| may_pass(why)) {
+            self.may_pass.insert(id);
+        }
         let result = result.map_err(|why| refusal(shell, why));
         self.handle(shell, Event::Tried(id, result));
     }
@@ -216,7 +224,10 @@ impl ReloadDriver {
     ) {
         match opened {
             Ok(()) => self.ports_are_open(shell, ids, prepared),
-            Err(why) => self.not_loaded(shell, &ids, &why),
+            Err(why) => {
+                self.may_pass.extend(&ids);
+                self.not_loaded(shell, &ids, &why);
+            }
         }
     }
 
@@ -233,9 +244,6 @@ impl ReloadDriver {
     /// from one of its libraries to another.
     fn begin_load(&mut self, shell: &mut Shell, all: &[(LibraryId, Vec<Offer>)]) {
         let ids: Vec<_> = all.iter().map(|(id, _)| *id).collect();
-        for id in &ids {
-            about_to_load(shell, *id);
-        }
         // Libraries of one commit are all part of a proposed configuration, or none is.
         let config = all.first().map_or_else(|| shell.config.get().clone(), |(id, _)| config_for(shell, *id));
         match shell.ports.changes_for(&shell.core, all, &config) {
@@ -253,6 +261,7 @@ impl ReloadDriver {
         if let Some(first) = ids.first() {
             shell.ports.prepare(*first, prepared);
         }
+        ids.iter().for_each(|id| about_to_load(shell, *id));
         ids.iter().for_each(|id| self.owed.note(*id, OwedStep::Load));
         say_loads(shell, &self.owed, &self.read);
         ids.into_iter().for_each(|id| shell.threads.prepare.send(Job::Load(id)));
@@ -287,7 +296,7 @@ impl ReloadDriver {
         drop((self.configs.remove(&request.id), self.canaries.remove(&request.id)));
         self.against.remove(&request.id);
         report.quarantined = shell.core.quarantined(&report.library);
-        let by = requester(request.by);
+        let (by, is_known) = (requester(request.by), self.is_refused_again(shell, id, request, &report));
         match (report.outcome, self.lines.remove(&id)) {
             // The line is part of the commit. Only the pause was unknown.
             (Outcome::Committed | Outcome::RolledBack | Outcome::Canary, Some(line)) => {
@@ -302,6 +311,7 @@ impl ReloadDriver {
             // A rehearsal changes nothing.
             (Outcome::Rehearsed, _) => shell.board.reported(&report),
             _ if request.want == Want::DryRun => shell.board.reported(&report),
+            _ if is_known => {}
             _ => report.line = shell.add_line(&by, report.clone()),
         }
         if let Some(record) = shell.builds.get(id)
@@ -317,7 +327,10 @@ impl ReloadDriver {
         let line = ledger_line(&report);
         match report.outcome {
             Outcome::Refused => {
-                tracing::warn!(%by, "{line}");
+                match is_known {
+                    false => tracing::warn!(%by, "{line}"),
+                    true => tracing::debug!(%by, "{line}"),
+                }
                 if request.want == Want::Load && request.from.is_none() {
                     let path = shell.core.reloads.libraries()[id.0].path.clone();
                     let hash = self.read.get(&id).cloned().unwrap_or_default();

@@ -58,6 +58,7 @@ impl ReloadDriver {
             self.commit(shell, probations, all);
         }
         self.end_held(shell);
+        self.try_again(shell);
         if shell.keeper.may_recycle()
             && !shell.core.reloads.is_busy()
             && let Some(why) = shell.builds.is_full(shell.config.limits())

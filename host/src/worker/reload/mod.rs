@@ -11,6 +11,7 @@
 //! | `configure` | Puts a proposed configuration in force, or refuses it. |
 //! | `held_files` | The content of files in settings, as the store has it. |
 //! | `held_thread` | Ends reloads that wait for code of authors without end. |
+//! | `later_loads` | Loads that are tried again, as what refused them may pass. |
 //! | `loads_under_way` | Loads that the process may not come back from. |
 //! | `owed_answers` | Steps that the prepare thread has not answered yet. |
 //! | `ports` | Ports that listen, and ports being opened for a reload. |
@@ -31,6 +32,7 @@ pub(super) mod config_in_force;
 mod configure;
 mod held_files;
 mod held_thread;
+pub(super) mod later_loads;
 mod loads_under_way;
 mod owed_answers;
 pub(super) mod ports;

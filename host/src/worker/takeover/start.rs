@@ -302,11 +302,15 @@ fn load_all(worker: &mut Worker, hello: &Hello) -> Result<(), String> {
     while worker.shell.core.reloads.is_busy() {
         worker.pass().map_err(|e| format!("the loop: {e}"))?;
     }
+    let serves = worker.shell.core.services().iter().any(|s| s.build.is_some());
     for (answer, (path, named)) in answers.iter().zip(libraries) {
         let report = answer.try_iter().find_map(|a| if let Answer::Report(r) = a { Some(r) } else { None });
+        // A host that waits for a port, and serves nothing meanwhile, would count as started.
+        let id = worker.shell.core.reloads.library(path.clone());
+        let is_needed = *named || (!serves && worker.drivers.reload.later.waits(id));
         if let Some(report) = report
             && report.outcome == Outcome::Refused
-            && *named
+            && is_needed
         {
             return Err(format!("{}: {}", path.display(), report.reason));
         }
