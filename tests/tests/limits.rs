@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -19,16 +19,23 @@ const SERVICE: &str = "limited";
 /// Serves it under these limits. It is built once for all tests.
 #[track_caller]
 fn serve_effects(limits: &str) -> Host {
+    Host::serve_limited(SERVICE, library(), limits)
+}
+
+/// The library of the effects, as [`SERVICE`].
+fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    let library = LIBRARY.get_or_init(|| {
-        let source = std::fs::read_to_string(root().join("tests/fixtures/effects.rs")).expect("the fixture");
-        let source = source
-            .replace("SERVICE\"", &format!("{SERVICE}\""))
-            .replace("SERVICE-", &format!("{SERVICE}-"))
-            .replace("PREFIX", "");
-        Fixture::new(SERVICE, &source).build()
-    });
-    Host::serve_limited(SERVICE, library, limits)
+    LIBRARY.get_or_init(|| effects(SERVICE))
+}
+
+/// Builds the library of the effects with this name of its service.
+fn effects(service: &str) -> PathBuf {
+    let source = std::fs::read_to_string(root().join("tests/fixtures/effects.rs")).expect("the fixture");
+    let source = source
+        .replace("SERVICE\"", &format!("{service}\""))
+        .replace("SERVICE-", &format!("{service}-"))
+        .replace("PREFIX", "");
+    Fixture::new(service, &source).build()
 }
 
 /// Number of times that a limit was reached.
@@ -643,4 +650,52 @@ fn without_descriptors_connections_wait_and_are_accepted_later() {
     assert_eq!(&answer, b"here\n");
     host.wait_log("connections are accepted again");
     assert_eq!(good.ask("three"), "3 three");
+}
+
+/// A service uses up all jobs and connections. Another one still has its sixteenth, and no more.
+#[test]
+fn a_service_has_its_share_of_jobs_and_connections() {
+    const OTHER: &str = "limitedother";
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("greenroom.toml");
+    let limits = "jobs_max = 32\njobs_running_max = 1\nconnects_max = 32\nconnect_ms = 600000";
+    std::fs::write(&config, format!("[limits]\n{limits}\n")).expect("a configuration");
+    let other = effects(OTHER);
+    let host = Host::serve_with(&[SERVICE, OTHER], &[library(), &other], |c| {
+        c.arg("--config").arg(config);
+    });
+    let gate = dir.path().join("gate");
+    let wait = format!("job wait {}", gate.display());
+    let (listener, _filling) = full_listener();
+    let to = listener.local_addr().expect("its address");
+    wait_for("a quiet listener", || (in_the_making(to) == 0).then_some(()));
+    let client = |service: &str| Client::connect(host.addr(service));
+    let ask = |client: &mut Client, what: &str| {
+        let said = client.ask(what);
+        assert!(said.starts_with("ok "), "{what}: {said}");
+    };
+
+    let mut greedy: Vec<_> = (0..32).map(|_| client(SERVICE)).collect();
+    for client in &mut greedy {
+        ask(client, &wait);
+    }
+    ask(&mut greedy[0], &format!("dial 32 {to}"));
+    for (what, limit) in [(wait.clone(), "jobs_max"), (format!("dial 1 {to}"), "connects_max")] {
+        let before = reached(&host, limit);
+        greedy[0].send(format!("{what}\n"));
+        wait_for("the limit", || (reached(&host, limit) > before).then_some(()));
+        let (mut first, mut second, mut third) = (client(OTHER), client(OTHER), client(OTHER));
+        ask(&mut first, &what);
+        ask(&mut second, &what);
+        third.send(format!("{what}\n"));
+        wait_for("the share to end", || (reached(&host, limit) > before + 1).then_some(()));
+        // What is given up is free again.
+        drop(second);
+        wait_for("a place", || {
+            let mut again = client(OTHER);
+            again.send(format!("{what}\ncount\n"));
+            again.line().is_some_and(|l| l.starts_with("ok ")).then_some(())
+        });
+    }
+    std::fs::write(&gate, "").expect("a file");
 }

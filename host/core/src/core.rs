@@ -17,7 +17,8 @@
 
 use crate::command::{Begun, Command};
 use crate::effects::datagrams::DatagramsToSend;
-use crate::effects::jobs::{BegunJob, JobDeath};
+use crate::effects::job_forms::BegunJob;
+use crate::effects::jobs::JobDeath;
 use crate::effects::outbound::Dial;
 use crate::execute::Executor;
 use crate::execute::call::rehearse;
@@ -546,14 +547,15 @@ impl Core {
     }
 
     /// Begins the jobs of a predecessor anew. Sessions learn of jobs that must not begin again.
-    /// Called once, before the first pass.
-    pub fn restart_jobs(&mut self, death: JobDeath) {
+    /// Called once, before the first pass. Returns the service whose job killed the predecessor.
+    pub fn restart_jobs(&mut self, death: JobDeath) -> Option<ServiceId> {
+        let killer = self.host.jobs.killer(death);
         for number in self.host.jobs.found(&self.host.store) {
-            let lost = self.host.jobs.restart(&mut self.host.store, number, death);
-            if let Some(lost) = lost {
+            if let Some(lost) = self.host.jobs.restart(&mut self.host.store, number, death) {
                 lose_job(&mut self.host, number, &lost);
             }
         }
+        killer
     }
 
     /// Lets no job begin from here on: a successor begins them. Called before a handover.

@@ -21,7 +21,7 @@ use crate::protocol::selection::Selection;
 use crate::protocol::status::ServiceStatus;
 use greenroom_core::effects::action_name::action_name;
 use greenroom_core::effects::inbox::ActionView;
-use greenroom_core::effects::jobs::JobView;
+use greenroom_core::effects::job_forms::JobView;
 use greenroom_core::operate::inspect::{ConnectView, OwnSlice, SessionView};
 use greenroom_state::dump::{
     self, DumpedAction, DumpedConnect, DumpedEntry, DumpedJob, DumpedService, DumpedSession, DumpedTimer,

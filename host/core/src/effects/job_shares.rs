@@ -7,7 +7,7 @@
 //! A job that runs for long is named once. Counts are for operators, who see a job that blocks.
 
 use crate::ids::ServiceId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Threads taken, and jobs that wait for one.
 #[derive(Debug, Default)]
@@ -26,8 +26,8 @@ pub(crate) struct JobShares {
 /// Share of one service.
 #[derive(Debug, Default)]
 struct Share {
-    /// Jobs that wait for a thread, oldest first.
-    queue: VecDeque<u64>,
+    /// Jobs that wait for a thread, by number: the oldest is the first.
+    queue: BTreeSet<u64>,
     /// Threads taken, those of dropped jobs included.
     running: usize,
 }
@@ -66,15 +66,9 @@ pub struct JobCounts {
 }
 
 impl JobShares {
-    /// Lets a job wait for a thread, behind the others of its service.
+    /// Lets a job wait for a thread, behind the older ones of its service.
     pub(crate) fn wait(&mut self, service: ServiceId, number: u64) {
-        self.services.entry(service).or_default().queue.push_back(number);
-        self.changed = true;
-    }
-
-    /// Lets a job wait before the others of its service: it was taken, and could not begin.
-    pub(crate) fn wait_first(&mut self, service: ServiceId, number: u64) {
-        self.services.entry(service).or_default().queue.push_front(number);
+        self.services.entry(service).or_default().queue.insert(number);
         self.changed = true;
     }
 
@@ -90,8 +84,8 @@ impl JobShares {
             (is_free || share.running == 0) && !share.queue.is_empty() && has_code(**service)
         };
         let shares = self.services.iter_mut().filter(may);
-        let (service, share) = shares.min_by_key(|(_, s)| (s.running, s.queue.front().copied()))?;
-        let number = share.queue.pop_front()?;
+        let (service, share) = shares.min_by_key(|(_, s)| (s.running, s.queue.first().copied()))?;
+        let number = share.queue.pop_first()?;
         self.changed = true;
         Some((*service, number))
     }
@@ -110,7 +104,7 @@ impl JobShares {
     }
 
     /// Takes a job off its queue, or notes that nobody waits for its result. Returns whether it has
-    /// a thread, which it keeps. O(jobs of the service that wait).
+    /// a thread, which it keeps. O(log jobs of the service).
     pub(crate) fn drop_job(&mut self, service: ServiceId, number: u64) -> bool {
         self.changed = true;
         if let Some(running) = self.running.get_mut(&number) {
@@ -118,7 +112,7 @@ impl JobShares {
             return true;
         }
         if let Some(share) = self.services.get_mut(&service) {
-            share.queue.retain(|n| *n != number);
+            share.queue.remove(&number);
         }
         false
     }
@@ -140,6 +134,11 @@ impl JobShares {
         if self.running.get(&number).is_some_and(|r| r.dropped) {
             self.end(number);
         }
+    }
+
+    /// Threads taken by a service, and its jobs that wait for one. O(log services).
+    pub(crate) fn of_service(&self, service: ServiceId) -> usize {
+        self.services.get(&service).map_or(0, |s| s.queue.len() + s.running)
     }
 
     /// Threads taken, and jobs that wait for one.

@@ -21,11 +21,12 @@
 //!
 //! A dropped job keeps its thread until its function returns. `jobs_running_max` bounds the
 //! threads; jobs wait for one. `jobs_max` and `jobs_per_session_max` bound the jobs. A turn that
-//! asks for one more is refused.
+//! asks for one more is refused. Each service has a share of `jobs_max`, whatever others have.
 //!
 //! Threads are shared by services: a free one goes to the service that has the fewest. A service
 //! that has none gets one beyond `jobs_running_max`, since jobs of others may block for ever.
 
+use crate::effects::job_forms::{BegunJob, EndedJob, JobView, LostJob, NewJob};
 use crate::effects::job_record::{JOB_HEAD, ONCE, Record, STARTED};
 use crate::effects::job_shares::{JobShares, RunningJob};
 use crate::ids::ServiceId;
@@ -53,6 +54,8 @@ const JOBS_PER_PASS_BITS: u32 = 20;
 pub(crate) struct Jobs {
     /// Jobs by number: queued or running.
     all: BTreeMap<u64, Job>,
+    /// Owner and number of each.
+    by_owner: BTreeSet<(u64, u64)>,
     /// Threads taken, and jobs that wait for one, by service.
     pub(crate) shares: JobShares,
     /// Jobs whose beginning is committed with this pass, or was and is not taken yet.
@@ -90,63 +93,6 @@ struct Job {
     record: Ref,
 }
 
-/// A job that a turn asks for, borrowed from the staging area.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NewJob<'a> {
-    /// Number of the session, or of the service.
-    pub(crate) owner: u64,
-    /// Service whose function runs.
-    pub(crate) service: ServiceId,
-    /// Number that the turn was told. [`Jobs::next`] gave it.
-    pub(crate) number: u64,
-    /// Name of the function, at most `job_name_bytes_max` bytes.
-    pub(crate) name: &'a str,
-    pub(crate) input: &'a [u8],
-    /// Whether it runs at most once.
-    pub(crate) once: bool,
-}
-
-/// A job that is to begin, copied out of its record.
-#[derive(Debug)]
-pub(crate) struct BegunJob {
-    pub(crate) number: u64,
-    /// Number of the session, or of the service.
-    pub(crate) owner: u64,
-    pub(crate) service: ServiceId,
-    pub(crate) name: String,
-    pub(crate) input: Vec<u8>,
-}
-
-/// A job that is over. Its record is deleted.
-#[derive(Debug)]
-pub(crate) struct EndedJob {
-    /// Number of the session, or of the service.
-    pub(crate) owner: u64,
-    pub(crate) name: String,
-}
-
-/// A job that a successor must not begin again. It ends as lost.
-#[derive(Debug)]
-pub(crate) struct LostJob {
-    /// Number of the session, or of the service.
-    pub(crate) owner: u64,
-    pub(crate) service: ServiceId,
-    pub(crate) name: String,
-    /// Reason, for the owner and for operators.
-    pub(crate) why: &'static str,
-}
-
-/// A job that has not ended, as operators see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobView {
-    /// Number of the job.
-    pub number: u64,
-    /// Name of its function.
-    pub name: String,
-    /// Whether it has a thread.
-    pub running: bool,
-}
-
 impl Jobs {
     /// Bytes of the record that [`Jobs::start`] writes.
     pub(crate) fn record_bytes(name_len: usize, input_len: usize) -> usize {
@@ -168,9 +114,19 @@ impl Jobs {
         !self.begun.is_empty()
     }
 
-    /// Jobs of an owner that have not ended. O(jobs).
+    /// Jobs of an owner that have not ended. O(its jobs).
     pub(crate) fn count(&self, owner: u64) -> usize {
-        self.all.values().filter(|j| j.owner == owner).count()
+        self.of(owner).count()
+    }
+
+    /// Numbers of an owner's jobs. O(its jobs + log jobs).
+    fn of(&self, owner: u64) -> impl Iterator<Item = u64> {
+        self.by_owner.range((owner, 0)..=(owner, u64::MAX)).map(|(_, number)| *number)
+    }
+
+    /// Jobs of a service: queued, running, and dropped ones that keep their thread.
+    pub(crate) fn of_service(&self, service: ServiceId) -> usize {
+        self.shares.of_service(service)
     }
 
     /// Queues a job: the turn that asks for it is applied. Room must be reserved. The job begins
@@ -183,8 +139,21 @@ impl Jobs {
         let put = store.put(None, Kind::Job, owner, &record.encode());
         let record = put.expect("room was reserved before");
         self.last = self.last.max(number);
-        self.all.insert(number, Job { owner, service, record });
+        self.enter(number, Job { owner, service, record });
         self.shares.wait(service, number);
+    }
+
+    /// Enters a job into both indexes.
+    fn enter(&mut self, number: u64, job: Job) {
+        self.by_owner.insert((job.owner, number));
+        self.all.insert(number, job);
+    }
+
+    /// Takes a job out of both indexes.
+    fn take_out(&mut self, number: u64) -> Option<Job> {
+        let job = self.all.remove(&number)?;
+        self.by_owner.remove(&(job.owner, number));
+        Some(job)
     }
 
     /// Whether an owner has this job, which has not ended.
@@ -193,9 +162,9 @@ impl Jobs {
     }
 
     /// Drops a job and its record; no result comes. True: the job runs, so its thread is to be
-    /// told. O(queued jobs).
+    /// told. O(log jobs).
     pub(crate) fn drop_one(&mut self, store: &mut Store, number: u64) -> bool {
-        let Some(job) = self.all.remove(&number) else { return false };
+        let Some(job) = self.take_out(number) else { return false };
         store.delete(job.record);
         self.shares.drop_job(job.service, number)
     }
@@ -205,9 +174,9 @@ impl Jobs {
         self.shares.next_late_ns(limits.job_warn_ms)
     }
 
-    /// Numbers of an owner's jobs. O(jobs).
+    /// Numbers of an owner's jobs. O(its jobs).
     pub(crate) fn numbers(&self, owner: u64) -> Vec<u64> {
-        self.all.iter().filter(|(_, j)| j.owner == owner).map(|(n, _)| *n).collect()
+        self.of(owner).collect()
     }
 
     /// Begins as many jobs as may run at once, with the commit that follows. Jobs wait while their
@@ -234,7 +203,7 @@ impl Jobs {
             // instead.
             match store.put(Some(job.record), Kind::Job, job.owner, &marked.encode()) {
                 Ok(r) => job.record = r,
-                Err(_) => return self.shares.wait_first(service, number),
+                Err(_) => return self.shares.wait(service, number),
             }
             self.shares.begin(number, RunningJob::new(service, job.owner, marked.name, now_ns));
             self.begun.push(number);
@@ -291,14 +260,14 @@ impl Jobs {
         self.held = true;
     }
 
-    /// An owner's jobs, as operators see them. O(jobs).
+    /// An owner's jobs, as operators see them. O(its jobs).
     pub(crate) fn views(&self, store: &Store, owner: u64) -> Vec<JobView> {
         let name = |r| store.read(r, |b| Record::decode(b).map(|r| r.name)).unwrap_or_default();
-        let own = self.all.iter().filter(|(_, j)| j.owner == owner);
+        let own = self.of(owner).filter_map(|number| Some((number, self.all.get(&number)?)));
         own.map(|(number, j)| JobView {
-            number: *number,
+            number,
             name: name(j.record),
-            running: self.shares.is_running(*number),
+            running: self.shares.is_running(number),
         })
         .collect()
     }
@@ -308,7 +277,7 @@ impl Jobs {
     /// has both.
     pub(crate) fn end(&mut self, store: &mut Store, number: u64) -> Option<EndedJob> {
         self.shares.end(number);
-        let job = self.all.remove(&number)?;
+        let job = self.take_out(number)?;
         let name = store.read(job.record, |b| Record::decode(b).map(|r| r.name)).unwrap_or_default();
         store.delete(job.record);
         Some(EndedJob { owner: job.owner, name })
@@ -331,7 +300,7 @@ impl Jobs {
         let Some(found) = read.filter(sound) else { return store.delete(record) };
         let service = ServiceId(found.service);
         self.last = self.last.max(found.number);
-        self.all.insert(found.number, Job { owner, service, record });
+        self.enter(found.number, Job { owner, service, record });
     }
 
     /// Numbers of a predecessor's jobs, before the first pass. New jobs get numbers behind all
@@ -340,6 +309,12 @@ impl Jobs {
         // No number is used again: a session may keep the number of a job that has ended.
         self.last = self.last.max(store.epoch() << JOBS_PER_PASS_BITS);
         self.all.keys().copied().collect()
+    }
+
+    /// Service of the job whose thread killed the predecessor. `None`: no job did, or it is gone.
+    pub(crate) fn killer(&self, death: JobDeath) -> Option<ServiceId> {
+        let JobDeath::Of(number) = death else { return None };
+        self.all.get(&number).map(|job| job.service)
     }
 
     /// Queues a predecessor's job again. `death`: how the predecessor ended.

@@ -15,6 +15,7 @@
 //! | [`datagrams`] | datagrams to send behind the commit |
 //! | `holder` | a session that holds a name or a subscription |
 //! | [`inbox`] | actions that wait for a session |
+//! | [`job_forms`] | a job as it is asked for, begins, ends and is shown |
 //! | [`job_shares`] | threads that run jobs, by service |
 //! | [`jobs`] | jobs: queued, running, finished, lost |
 //! | `missed` | counts of dropped actions |
@@ -34,6 +35,7 @@ pub(crate) mod buckets;
 pub mod datagrams;
 pub(crate) mod holder;
 pub mod inbox;
+pub mod job_forms;
 mod job_record;
 pub mod job_shares;
 pub mod jobs;

@@ -15,6 +15,7 @@
 //!
 //! `connects_max` bounds the connections that are being made: a turn that asks for one more is
 //! refused. A dropped one counts until its outcome is reported, as it costs the keeper a socket.
+//! Each service has a share of that limit, whatever others have.
 
 use crate::ids::ServiceId;
 use crate::store::kind::Kind;
@@ -61,6 +62,8 @@ pub struct Dial {
 pub(crate) struct Connect {
     /// Number of the session that asked for it, or of the service.
     pub(crate) owner: u64,
+    /// Service of the owner.
+    asked_by: ServiceId,
     /// Service that it will be a session of.
     pub(crate) service: ServiceId,
     /// Target to connect to, kept for operators and for [`Outbound::take_begun`].
@@ -73,10 +76,14 @@ pub(crate) struct Connect {
 pub(crate) struct Outbound {
     /// Connections by number.
     all: BTreeMap<u64, Connect>,
+    /// Owner and number of each.
+    by_owner: BTreeSet<(u64, u64)>,
     /// Connections asked for since [`Outbound::take_begun`].
-    begun: Vec<u64>,
-    /// Dropped connections whose outcome has not been reported.
-    dropped: BTreeSet<u64>,
+    begun: BTreeSet<u64>,
+    /// Dropped connections whose outcome has not been reported, with the service of the owner.
+    dropped: BTreeMap<u64, ServiceId>,
+    /// Connections that count, by the service of the owner.
+    counts: BTreeMap<ServiceId, usize>,
     /// Highest number given so far.
     last: u64,
 }
@@ -142,6 +149,11 @@ impl Outbound {
         self.all.len() + self.dropped.len()
     }
 
+    /// Connections of a service's sessions and of its own, dropped ones included. O(log services).
+    pub(crate) fn of_service(&self, service: ServiceId) -> usize {
+        self.counts.get(&service).copied().unwrap_or(0)
+    }
+
     /// Whether the shell has connections to make.
     pub(crate) fn are_begun(&self) -> bool {
         !self.begun.is_empty()
@@ -152,21 +164,37 @@ impl Outbound {
     pub(crate) fn ask(
         &mut self,
         store: &mut Store,
-        owner: u64,
+        (owner, asked_by): (u64, ServiceId),
         number: u64,
         (service, target): (ServiceId, Target),
         context: &[u8],
     ) {
         let put = store.put(None, Kind::Connect, owner, &encode(number, service, &target, context));
         let record = put.expect("room was reserved before");
-        self.insert(number, Connect { owner, service, target, record });
+        self.insert(number, Connect { owner, asked_by, service, target, record });
     }
 
     /// Enters a connection, to be made after the next commit.
     fn insert(&mut self, number: u64, connect: Connect) {
         self.last = self.last.max(number);
+        self.by_owner.insert((connect.owner, number));
+        *self.counts.entry(connect.asked_by).or_default() += 1;
         self.all.insert(number, connect);
-        self.begun.push(number);
+        self.begun.insert(number);
+    }
+
+    /// Takes a connection out of the indexes. It counts until [`Outbound::counts_no_more`].
+    fn take_out(&mut self, number: u64) -> Option<Connect> {
+        let connect = self.all.remove(&number)?;
+        self.by_owner.remove(&(connect.owner, number));
+        Some(connect)
+    }
+
+    /// Ends the count of a connection, of which an outcome was reported or none will be.
+    fn counts_no_more(&mut self, asked_by: ServiceId) {
+        if let Some(count) = self.counts.get_mut(&asked_by) {
+            *count = count.saturating_sub(1);
+        }
     }
 
     /// The connections to make, after a commit. Those that were dropped since are left out.
@@ -179,36 +207,40 @@ impl Outbound {
         begun.into_iter().filter_map(dial).collect()
     }
 
-    /// The connections of an owner, by number. O(connections).
+    /// The connections of an owner, by number. O(its connections + log connections).
     pub(crate) fn of(&self, owner: u64) -> impl Iterator<Item = (u64, &Connect)> {
-        self.all.iter().filter(move |(_, c)| c.owner == owner).map(|(number, c)| (*number, c))
+        let own = self.by_owner.range((owner, 0)..=(owner, u64::MAX));
+        own.filter_map(|(_, number)| Some((*number, self.all.get(number)?)))
     }
 
     /// Takes off a connection that is open or has failed, with its context. `None`: nobody wants
     /// it any more. The caller tells the owner in the same pass: one commit has both.
     pub(crate) fn take(&mut self, store: &mut Store, number: u64) -> Option<(Connect, Vec<u8>)> {
-        self.dropped.remove(&number);
-        let connect = self.all.remove(&number)?;
+        if let Some(asked_by) = self.dropped.remove(&number) {
+            self.counts_no_more(asked_by);
+        }
+        let connect = self.take_out(number)?;
+        self.counts_no_more(connect.asked_by);
         let context = store.read(connect.record, |b| decode(b).map(|(.., c)| c.to_vec()));
         store.delete(connect.record);
         Some((connect, context.unwrap_or_default()))
     }
 
-    /// Drops all connections of an owner that ends. O(connections). Returns the numbers that the
-    /// shell is to give up. One that opens all the same finds no record, and is closed.
+    /// Drops all connections of an owner that ends. O(its connections). Returns the numbers that
+    /// the shell is to give up. One that opens all the same finds no record, and is closed.
     pub(crate) fn drop_all(&mut self, store: &mut Store, owner: u64) -> Vec<u64> {
         if self.all.is_empty() {
             return Vec::new();
         }
         let mut own: Vec<u64> = self.of(owner).map(|(number, _)| number).collect();
         own.retain(|number| {
-            if let Some(c) = self.all.remove(number) {
-                store.delete(c.record);
-            }
+            let Some(c) = self.take_out(*number) else { return false };
+            store.delete(c.record);
             // A connection that the shell was never told of has no outcome.
-            let is_asked = !self.begun.contains(number);
-            if is_asked {
-                self.dropped.insert(*number);
+            let is_asked = !self.begun.remove(number);
+            match is_asked {
+                true => _ = self.dropped.insert(*number, c.asked_by),
+                false => self.counts_no_more(c.asked_by),
             }
             is_asked
         });
@@ -217,22 +249,21 @@ impl Outbound {
 
     /// Takes in a connection that recovery found, and asks for it again under its number. A
     /// double, one that can't be read, one of an unknown service and one without an owner alive
-    /// are deleted.
+    /// are deleted. `asked_by`: service of the owner; `None`: it does not live.
     pub(crate) fn recover(
         &mut self,
         store: &mut Store,
         owner: u64,
         record: Ref,
-        owner_lives: bool,
+        asked_by: Option<ServiceId>,
         services: usize,
     ) {
         let read = store.read(record, |b| decode(b).map(|(n, s, a, _)| (n, s, a)));
-        let sound = |(n, s, _): &(u64, ServiceId, Target)| {
-            owner_lives && usize::from(s.0) < services && !self.all.contains_key(n)
-        };
-        match read.filter(sound) {
-            Some((number, service, target)) => {
-                self.insert(number, Connect { owner, service, target, record });
+        let sound =
+            |(n, s, _): &(u64, ServiceId, Target)| usize::from(s.0) < services && !self.all.contains_key(n);
+        match read.filter(sound).zip(asked_by) {
+            Some(((number, service, target), asked_by)) => {
+                self.insert(number, Connect { owner, asked_by, service, target, record });
             }
             None => store.delete(record),
         }

@@ -11,7 +11,7 @@
 //! broadcast or published message.
 
 use crate::effects::action_record::{CLOSE_ASKED, Data, PendingAction};
-use crate::effects::jobs::NewJob;
+use crate::effects::job_forms::NewJob;
 use crate::effects::outbound::Target;
 use crate::effects::running_batch::RunningBatch;
 use crate::host_state::HostState;
@@ -142,9 +142,17 @@ fn connect(
     (addr, over_tls): (&Address, Option<&Part>),
     context: &Part,
 ) {
-    let Origin { id, staged, .. } = *origin;
+    let Origin { slot, id, staged, .. } = *origin;
+    // A session that asked for it in this turn is there.
+    let Some(asked_by) = host.sessions.get(slot).map(|s| s.service) else { return };
     let target = Target { addr: addr.clone(), over_tls: over_tls.map(|name| staged.text(name).into()) };
-    host.outbound.ask(&mut host.store, id, number, (service, target), &staged.bytes[context.clone()]);
+    host.outbound.ask(
+        &mut host.store,
+        (id, asked_by),
+        number,
+        (service, target),
+        &staged.bytes[context.clone()],
+    );
 }
 
 /// Writes an entry of a table. The table may be another service's, so the version of the value is

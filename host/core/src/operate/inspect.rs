@@ -11,7 +11,7 @@
 //! are committed.
 
 use crate::effects::inbox::ActionView;
-use crate::effects::jobs::JobView;
+use crate::effects::job_forms::JobView;
 use crate::effects::outbound::Connect;
 use crate::effects::timers::timer_name;
 use crate::host_state::HostState;

@@ -155,7 +155,8 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
     // wait for it.
     let (mut actions, mut waits, mut tails) = (Vec::new(), Vec::new(), Vec::new());
     for f in records {
-        let owner_lives = host.sessions.slot_of(f.key).is_some();
+        let owner = host.sessions.slot_of(f.key).and_then(|slot| host.sessions.get(slot));
+        let (owner_lives, asked_by) = (owner.is_some(), owner.map(|s| s.service));
         let services = host.services.len();
         let HostState { store, shared, timers, jobs, outbound, host_records, .. } = host;
         match f.kind {
@@ -183,7 +184,7 @@ fn recover_records(host: &mut HostState, records: &[Found], lost: &mut Vec<Strin
             Kind::Payload => shared.recover(f.key, f.at),
             Kind::Timer => timers.recover(store, f.key, f.at, owner_lives),
             Kind::Job => jobs.recover(store, f.key, f.at, owner_lives, services),
-            Kind::Connect => outbound.recover(store, f.key, f.at, owner_lives, services),
+            Kind::Connect => outbound.recover(store, f.key, f.at, asked_by, services),
             Kind::State
             | Kind::Input
             | Kind::Framing

@@ -13,6 +13,7 @@ use crate::effects::topics::Topics;
 use crate::framing::Framing;
 use crate::ids::{ServiceId, Slot};
 use crate::limits::host::Limits;
+use crate::limits::share::room;
 use crate::session::life::Session;
 
 /// Conversion of a table's stored value, by table and stored version, to the version that the
@@ -147,9 +148,11 @@ impl<'a> TurnContext<'a> {
         self.found(HostQuestion::of(Topic::NextJob, b""), || Some(self.jobs.next())).unwrap_or(1)
     }
 
-    /// Jobs of the host.
+    /// Jobs of the host, as far as they count for this service: what is missing to `jobs_max` is
+    /// what it may have.
     pub(super) fn jobs_len(&self) -> usize {
-        self.count(HostQuestion::of(Topic::Jobs, b""), || self.jobs.len())
+        let (max, own) = (self.limits.jobs_max, self.jobs.of_service(self.session.service));
+        self.count(HostQuestion::of(Topic::Jobs, b""), || max - room(max, self.jobs.len(), own))
     }
 
     /// Jobs of the session.
@@ -162,9 +165,11 @@ impl<'a> TurnContext<'a> {
         self.found(HostQuestion::of(Topic::NextConnection, b""), || Some(self.outbound.next())).unwrap_or(1)
     }
 
-    /// Connections that are being made.
+    /// Connections that are being made, as far as they count for this service: what is missing to
+    /// `connects_max` is what it may have.
     pub(super) fn connections(&self) -> usize {
-        self.count(HostQuestion::of(Topic::Connections, b""), || self.outbound.len())
+        let (max, own) = (self.limits.connects_max, self.outbound.of_service(self.session.service));
+        self.count(HostQuestion::of(Topic::Connections, b""), || max - room(max, self.outbound.len(), own))
     }
 
     /// Service of a name that the host may connect for.
