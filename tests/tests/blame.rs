@@ -306,6 +306,36 @@ fn a_crash_of_another_thread_is_not_held_against_the_turn_that_runs() {
     assert!(quarantined(&host).is_empty());
 }
 
+/// A build on probation whose own threads end each worker gives way at the second death.
+#[test]
+fn a_build_whose_threads_kill_workers_fails_its_probation() {
+    let fixture = Fixture::new("bombs", &source("bombs"));
+    let old = fixture.build_as("old.so");
+    let bomb = r#"turn.state.count += 1;
+            std::thread::spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                unsafe { std::ptr::null_mut::<u8>().write_volatile(1) }
+            });"#;
+    fixture.write(&source("bombs").replacen("turn.state.count += 1;", bomb, 1));
+    let new = fixture.build_as("new.so");
+    let host = Host::serve_limited("bombs", &old, "probation_ms = 600000");
+    let mut client = Client::connect(host.addr("bombs"));
+    assert_eq!(client.ask("on"), "wild 1 on");
+    assert_eq!(host.reload_from("bombs", &new).0, Some(0));
+
+    for deaths in 1..=2 {
+        client.ask("on");
+        wait_for("a death", || (host.log().matches("the worker died: segm").count() == deaths).then_some(()));
+    }
+
+    wait_for("the previous build", || (host.generation("bombs") == 1).then_some(()));
+    assert_eq!(client.ask("on"), "wild 4 on");
+    let line = host.last_ledger_line();
+    let why = line["reason"].as_str().expect("a reason");
+    assert!(why.contains("crashed twice on a thread that runs no turns"), "{why}");
+    assert_eq!(quarantined(&host).len(), 0);
+}
+
 /// Garbage of one peer does not roll a build back, however much comes; that of several does.
 #[test]
 fn faults_on_probation_count_by_session() {

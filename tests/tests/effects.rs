@@ -438,6 +438,23 @@ fn jobs_return_once_across_a_swap_and_a_kill() {
     quiet(&mut a, id);
 }
 
+/// A build on probation whose job takes the worker with it gives way at once, as for a turn.
+#[test]
+fn a_build_whose_job_kills_a_worker_fails_its_probation() {
+    let host = serve("probation_ms = 600000");
+    let (mut a, id) = connect(&host);
+    reload(&host);
+
+    assert_eq!(a.ask("job abort"), format!("new ok {id}"));
+
+    expect(&mut a, "job abort lost its thread crashed twice");
+    let line = host.last_ledger_line();
+    assert_eq!((line["generation"].as_u64(), host.generation(SERVICE)), (Some(1), 1), "{line}");
+    let why = line["reason"].as_str().expect("a reason");
+    assert!(why.contains("one of its jobs killed a worker"), "{why}");
+    quiet(&mut a, id);
+}
+
 /// A kill names no culprit. The job that causes them is found, and another one that ran at each of
 /// them is not lost.
 #[test]

@@ -81,6 +81,13 @@ impl Ended {
         self.board.crashed_job().map_or(of_any, JobDeath::Of)
     }
 
+    /// Whether the process caused its end, and no turn, job or load explains it.
+    fn crashed_outside(&self) -> bool {
+        let turn = self.running().is_some() || self.uncommitted().is_some();
+        let is_explained = turn || self.board.crashed_job().is_some() || self.board.loads().is_some();
+        self.cause().1 && !is_explained
+    }
+
     /// Whether a thread crashed that runs no turns: that of a job or of a reload.
     pub(super) fn crashed_elsewhere(&self) -> bool {
         self.board.crashed_elsewhere()
@@ -128,6 +135,8 @@ pub(super) struct Deaths {
     behind_a_turn: bool,
     /// Meaning for jobs of the last end of a process that served.
     job_death: JobDeath,
+    /// Crashes since the last commit of a build that no turn, job or load explains.
+    crashes_outside: u32,
     /// The process before the next one has handed over.
     handed_over: bool,
     /// Time of the first end of a process since one served: from then on no worker serves.
@@ -167,6 +176,17 @@ impl Deaths {
         self.job_death
     }
 
+    /// Crashes since the last commit of a build that no turn, job or load explains: threads that
+    /// handlers started may do that. A build on probation gives way for them.
+    pub(super) fn crashes_outside(&self) -> u32 {
+        self.crashes_outside
+    }
+
+    /// Notes the commit of a build: what crashed before says nothing about it.
+    pub(super) fn build_committed(&mut self) {
+        self.crashes_outside = 0;
+    }
+
     /// Whether the process that ended last has handed over.
     pub(super) fn has_handed_over(&self) -> bool {
         self.handed_over
@@ -193,6 +213,8 @@ impl Deaths {
         if !matches!(ended.phase, Phase::Starting { .. }) {
             self.job_death = ended.job_death();
         }
+        let is_of_host = self.handed_over || self.refusal.is_some();
+        self.crashes_outside += u32::from(!is_of_host && ended.crashed_outside());
         self.cause = match ended.cause() {
             _ if self.handed_over => TakeoverCause::Handover,
             _ if ended.board.watchdog_end().is_some() => TakeoverCause::Stall,

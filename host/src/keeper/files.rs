@@ -64,13 +64,16 @@ impl LibraryFiles {
         }
     }
 
-    /// Notes the build that runs. What was refused before is in the past.
-    pub(super) fn runs(&mut self, path: PathBuf, library: String, build: String) {
+    /// Notes the build that runs. What was refused before is in the past. True: it is another build
+    /// than before.
+    pub(super) fn runs(&mut self, path: PathBuf, library: String, build: String) -> bool {
         let file = self.files.entry(path).or_default();
-        if file.runs.as_ref().is_none_or(|(_, before)| *before != build) {
+        let is_new = file.runs.as_ref().is_none_or(|(_, before)| *before != build);
+        if is_new {
             file.refused = None;
         }
         file.runs = Some((library, build));
+        is_new
     }
 
     /// Name of the library that a file is of, as of the build that runs.

@@ -325,7 +325,7 @@ impl Keeper {
             ToKeeper::Ack => self.worker.acknowledged(),
             ToKeeper::Drop(connections) => self.acceptor.drop(&connections),
             ToKeeper::Builds(library, copies) => self.belongings.hold(library, copies),
-            ToKeeper::Runs(path, library, build) => self.files.runs(path, library, build),
+            ToKeeper::Runs(path, library, build) => self.runs(path, library, build),
             ToKeeper::Refused(path, build, reason) => self.files.refused(path, build, reason),
             ToKeeper::Loads(loads) => self.loads.are_under_way(loads),
             ToKeeper::Open(ports) => self.open_ports(ports),

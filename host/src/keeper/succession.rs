@@ -37,6 +37,7 @@ use greenroom_core::ids::public_number;
 use greenroom_core::recovery::crashes::Death;
 use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Pauses, the first of zero, between starts of a host that never served. The next failed start
@@ -161,6 +162,14 @@ impl Keeper {
             commits_each_turn: self.worker.deaths().crashed_behind_a_turn(),
             ended_loads: self.loads.that_ended(),
             job_death: self.worker.deaths().job_death(),
+            crashes_outside: self.worker.deaths().crashes_outside(),
+        }
+    }
+
+    /// Notes the build that runs of a library.
+    pub(super) fn runs(&mut self, path: PathBuf, library: String, build: String) {
+        if self.files.runs(path, library, build) {
+            self.worker.deaths_mut().build_committed();
         }
     }
 

@@ -14,8 +14,7 @@
 //! | TLS on a stream in use | `Shaken` or `TlsFailed` | `StartTls` |
 //! | outbound | `Dialed` or `ConnectFailed` | `Connect` or `ConnectTls`, maybe `GiveUp` |
 //! | reload | `Opened` | `Open`, then `Ports` or `Discard` |
-//! | start, and behind each commit of a build | | `Builds`, `Runs` |
-//! | a refused file | | `Refused` |
+//! | start, and each commit of a build; a refused file | | `Builds`, `Runs`; `Refused` |
 //! | configuration | `Configure` | `Configured` or `NotConfigured` |
 //! | a part fails, or goes on | | `Failing` |
 //! | upgrade | `Pin`, `Unpin`, `HandOver` | `Pinned`, `Unpinned` |
@@ -146,18 +145,16 @@ pub enum ToKeeper {
     /// Give the files of these Unix sockets their mode and group: those that are open now, and
     /// those that a later [`ToKeeper::Open`] makes.
     SocketFiles(Vec<(Address, SocketFile)>),
-    /// Close these ports again: they were opened, and no reload uses them.
+    /// Close these ports again: no reload uses them.
     Discard(Vec<Address>),
     /// A reload is committed: accept from these ports, and close all but those opened since.
     Ports(Vec<HeldPort>),
     /// The record of the library at this watched path names exactly these private copies. The
     /// keeper holds them, so that they can be written anew if they are deleted.
     Builds(PathBuf, Vec<PathBuf>),
-    /// The build of the library at this watched path: name of the library, and hash. Follows each
-    /// commit of a build.
+    /// The build at this watched path: name of the library, and hash. Follows each commit.
     Runs(PathBuf, String, String),
-    /// The file at this watched path was refused, with this hash, for this reason. No hash: the
-    /// file could not be read.
+    /// The file at this watched path was refused: hash (empty: it can't be read), and reason.
     Refused(PathBuf, String, String),
     /// These loads are under way, and no others. Keepers before this message leave it out.
     Loads(Vec<Load>),
@@ -337,6 +334,9 @@ pub struct Hello {
     /// Meaning of the previous worker's end for jobs.
     #[serde(default)]
     pub job_death: JobDeath,
+    /// Crashes since the last commit of a build that no turn, job or load explains.
+    #[serde(default)]
+    pub crashes_outside: u32,
 }
 
 impl Hello {

@@ -50,6 +50,7 @@ fn hello() -> Hello {
         ended_loads: Vec::new(),
         commits_each_turn: false,
         job_death: Default::default(),
+        crashes_outside: 0,
     }
 }
 

@@ -257,11 +257,15 @@ fn begin(
         ended_loads::tell(&mut worker.shell, hello);
     } else {
         successor::go_on(&mut worker.shell, hello)?;
+        // A turn may stall before the first pass is over, and is named by these.
+        worker.shell.show_services();
         ended_loads::leave_alone(&mut worker.shell, hello);
         ended_loads::tell(&mut worker.shell, hello);
         look_at_files(worker, hello);
     }
-    worker.shell.core.restart_jobs(hello.job_death);
+    if let Some(service) = worker.shell.core.restart_jobs(hello.job_death) {
+        successor::job_has_killed(&mut worker.shell, service)?;
+    }
     if hello.commits_each_turn {
         worker.shell.core.handle(Input::OneByOne { ms: EACH_TURN_MS });
     }

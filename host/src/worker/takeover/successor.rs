@@ -8,6 +8,8 @@
 //! | build | verdict of the keeper | becomes |
 //! | --- | --- | --- |
 //! | on probation | has killed a worker lately | The previous build is put back in charge. |
+//! | on probation | One of its jobs has killed the predecessor. | The same. |
+//! | on probation | Two crashes that no turn or job explains. | The same. |
 //! | any | has killed too many workers | The same, if the record has a previous build. |
 //! | either of these | no way back | The build goes on, and the log says why. |
 //! | any | none | The build goes on, and so do its probation and its canary. |
@@ -39,6 +41,10 @@ use greenroom_core::service::offer::Build;
 use greenroom_core::service::registry::Service;
 use greenroom_core::store::kind::Kind;
 use std::path::Path;
+
+/// Crashes on threads that handlers started, since the last commit of a build, from which a build on
+/// probation gives way. One may be an accident of another build, which has run for long.
+const CRASHES_OUTSIDE_MAX: u32 = 2;
 
 /// Whether no worker of the host has committed anything. Sessions without a library record wait
 /// for a build: that record is lost. Tables and ledger are those that a first worker had read
@@ -184,9 +190,27 @@ fn must_give_way(hello: &Hello, record: &LibraryRecord, build: &Build) -> Option
         |all: &[(String, u64)]| all.iter().any(|(l, g)| *l == build.library && *g == build.generation);
     match () {
         () if record.probation.is_some() && among(&hello.killed) => Some("it killed a worker on probation"),
+        () if record.probation.is_some() && hello.crashes_outside >= CRASHES_OUTSIDE_MAX => {
+            Some("on its probation, the worker crashed twice on a thread that runs no turns")
+        }
         () if among(&hello.give_way) => Some("it killed too many workers (limit crashes_max)"),
         () => None,
     }
+}
+
+/// Has a build on probation give way whose job has killed the predecessor. Comes before the first
+/// pass, as jobs are known once builds are.
+pub(super) fn job_has_killed(shell: &mut Shell, service: ServiceId) -> Result<(), String> {
+    let services = shell.core.services();
+    let Some(build) = services.get(usize::from(service.0)).and_then(|s| s.build.clone()) else {
+        return Ok(());
+    };
+    let Some(id) = shell.core.reloads.named(&build.library) else { return Ok(()) };
+    let is_on_probation = shell.builds.get(id).is_some_and(|record| record.probation.is_some());
+    if is_on_probation && give_way(shell, id, &build, "one of its jobs killed a worker on probation")? {
+        change_ports_of(shell, &build.library);
+    }
+    Ok(())
 }
 
 /// Puts the previous build back in charge, before the first pass commits. False: that is
