@@ -5,14 +5,18 @@
 //! The host that saves to a file holds a lock beside it.
 
 use crate::sys::regular_file;
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, FlockOperation, access, flock};
+use rustix::process::{Pid, getpid, getppid};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Beginning of every first line. A file without it is somebody else's.
 const HEAD_OF_ANY: &[u8] = b"GREENROOM TABLES ";
+/// Time for which a save waits for its lock. The keeper looks every two seconds.
+const LOCK_WAIT: Duration = Duration::from_secs(4);
 /// Links that lead to the file, at most.
 const LINKS_MAX: usize = 40;
 
@@ -39,6 +43,18 @@ pub fn put_in_place(path: &Path, writer: &str) -> io::Result<()> {
     std::fs::rename(with_suffix(path, writer), path)
 }
 
+/// Keeps a written file that must not take the place, under a name that no save uses. Returns the
+/// words that tell where.
+pub fn keep_aside(path: &Path, writer: &str) -> String {
+    let path = &target(path);
+    let seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
+    let aside = with_suffix(path, &format!("kept-{}-{seconds}", std::process::id()));
+    match std::fs::rename(with_suffix(path, writer), &aside) {
+        Ok(()) => format!("they are kept as {}", aside.display()),
+        Err(e) => format!("and they can't be kept as {}: {e}", aside.display()),
+    }
+}
+
 /// Makes [`put_in_place`] durable. Blocks for the disk.
 pub fn sync_place(path: &Path) -> io::Result<()> {
     let path = &target(path);
@@ -61,6 +77,35 @@ pub fn target(path: &Path) -> PathBuf {
 /// come back open to others.
 pub fn make_dirs(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Checks that this process's host holds the lock beside the file: another host may save there by
+/// now, or the disk be gone under its mount point. Waits up to [`LOCK_WAIT`] for the keeper, which
+/// makes a lock anew that was deleted.
+pub fn check_lock(path: &Path) -> io::Result<()> {
+    let give_up = Instant::now() + LOCK_WAIT;
+    loop {
+        match has_lock(path) {
+            Err(_) if Instant::now() < give_up => std::thread::sleep(LOCK_WAIT / 20),
+            checked => return checked.map_err(io::Error::other),
+        }
+    }
+}
+
+/// Checks once that this process or its parent, the keeper, holds the lock.
+fn has_lock(file: &Path) -> Result<(), String> {
+    let path = lock_path(file);
+    let (mut lock, _) = regular_file::open(&path)
+        .map_err(|e| format!("its lock {} can't be read, and may not be this host's: {e}", path.display()))?;
+    let mut text = String::new();
+    lock.read_to_string(&mut text).map_err(|e| format!("{}: {e}", path.display()))?;
+    let holder = text.trim().parse().ok().and_then(Pid::from_raw);
+    let is_free = flock(&lock, FlockOperation::NonBlockingLockShared).is_ok();
+    let is_ours = holder == Some(getpid()) || (holder.is_some() && holder == getppid());
+    match is_ours && !is_free {
+        true => Ok(()),
+        false => Err(format!("its lock {} is not this host's: another one may save there", path.display())),
+    }
 }
 
 /// Path of the lock file of the host that saves to a file.

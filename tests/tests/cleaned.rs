@@ -150,7 +150,8 @@ fn commands_get_in_again_after_the_admin_socket_was_deleted() {
     assert!(said.contains(&format!("in use by the greenroom host with pid {}", host.pid())), "{said}");
     wait_for("commands", || host.cli(&["status"]).status.success().then_some(()));
     wait_made_anew(&host, "copies", 1);
-    assert_eq!((mode(&host.runtime()), made_anew(&host, "locks")), (0o700, 3));
+    wait_made_anew(&host, "locks", 3);
+    assert_eq!(mode(&host.runtime()), 0o700);
 
     host.kill_worker();
     assert_eq!(client.ask("still here"), "still here");
@@ -230,6 +231,7 @@ fn a_unix_socket_of_a_service_that_was_deleted_is_made_anew() {
     let dir = tempfile::tempdir().expect("a directory");
     let (sockets, config) = (dir.path().join("sockets"), dir.path().join("greenroom.toml"));
     std::fs::create_dir(&sockets).expect("a directory");
+    std::fs::set_permissions(&sockets, PermissionsExt::from_mode(0o2771)).expect("a mode");
     let path = sockets.join("s.sock");
     let text = format!("[service.echo]\nlisten = [\"unix:{}\"]\nsocket_mode = \"0660\"\n", path.display());
     std::fs::write(&config, text).expect("a configuration");
@@ -244,10 +246,17 @@ fn a_unix_socket_of_a_service_that_was_deleted_is_made_anew() {
     assert_eq!((first.ask("still"), mode(&path)), ("still".to_owned(), 0o660));
 
     std::fs::remove_dir_all(&sockets).expect("a directory less");
-    let failing = || host_status(&host)["failing"].to_string();
-    wait_for("the reason", || failing().contains("No such file or directory").then_some(()));
-    std::fs::create_dir(&sockets).expect("a directory");
     wait_made_anew(&host, "sockets of services", 2);
-    assert_eq!((connect().expect("a connection").ask("three"), failing()), ("three".into(), "[]".into()));
+    let dir_mode = std::fs::metadata(&sockets).expect("the directory").permissions().mode() & 0o7777;
+    assert_eq!((connect().expect("a connection").ask("three"), dir_mode), ("three".into(), 0o2771));
+
+    // Something else in its place can't be replaced, and is told.
+    std::fs::remove_dir_all(&sockets).expect("a directory less");
+    std::fs::write(&sockets, "").expect("a file");
+    let failing = || host_status(&host)["failing"].to_string();
+    wait_for("the reason", || failing().contains("s.sock, which is gone").then_some(()));
+    std::fs::remove_file(&sockets).expect("a file less");
+    wait_made_anew(&host, "sockets of services", 3);
+    assert_eq!((connect().expect("a connection").ask("four"), failing()), ("four".into(), "[]".into()));
     assert_eq!(first.ask("still"), "still");
 }

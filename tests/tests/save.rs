@@ -130,6 +130,39 @@ fn tables_that_cannot_be_saved_are_a_failure() {
     host.wait_log("the tables cannot be saved to");
 }
 
+/// Another host has come to save to the file, as the lock was deleted. The first one leaves the file
+/// alone, in time and at the end, and says so.
+#[test]
+fn a_host_that_has_lost_its_lock_does_not_save() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("greenroom.toml");
+    std::fs::write(&config, "[save]\nfile = \"kept/tables\"\nevery_s = 1\n").expect("a configuration");
+    let (file, lock) = (dir.path().join("kept/tables"), dir.path().join("kept/tables.lock"));
+    let mut host = serve(&config);
+    let failing = || host.json(&["status", "--json"])["host"]["failing"].to_string();
+    wait_for("a save", || file.exists().then_some(()));
+    let _ann = person(&host, "ann");
+
+    // The lock of a host that is somebody else: this test.
+    let taken = dir.path().join("taken");
+    std::fs::write(&taken, std::process::id().to_string()).expect("a file");
+    let held = std::fs::File::open(&taken).expect("the file");
+    held.try_lock().expect("a lock");
+    std::fs::rename(&taken, &lock).expect("its place");
+    std::fs::write(&file, "GREENROOM TABLES 2\nof the other host").expect("its tables");
+
+    wait_for("the reason", || failing().contains("tables.lock is not this host's").then_some(()));
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(1));
+    let kept = std::fs::read_to_string(&file).expect("the file");
+    assert_eq!(kept, "GREENROOM TABLES 2\nof the other host");
+    let log = host.log();
+    let aside = log.split("they are kept as ").nth(1).and_then(|l| l.lines().next()).expect("where");
+    let own = std::fs::read(aside).expect("its own tables");
+    assert!(own.starts_with(b"GREENROOM TABLES 2\n") && own.len() > 100, "{}", own.len());
+    assert_eq!(std::fs::read_dir(dir.path().join("kept")).expect("the directory").count(), 3);
+}
+
 /// Files that are none of tables stay as they are, and two hosts never save to one file.
 #[test]
 fn only_a_file_of_tables_is_replaced_and_by_one_host() {
@@ -305,5 +338,11 @@ fn output_that_nobody_can_hold_is_a_failure() {
         let out = host.command(command).stdout(full).output().expect("greenroom");
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.code() == Some(1) && said.contains("No space left"), "{command:?}: {said}");
+        // What is printed to a closed standard output is lost, too.
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "exec \"$0\" \"$@\" >&-"]).arg(built("greenroom")).args(command);
+        let out = shell.env("GREENROOM_RUNTIME", host.runtime()).output().expect("a shell");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(1) && said.contains("is closed"), "{command:?}: {said}");
     }
 }

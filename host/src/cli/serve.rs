@@ -34,8 +34,9 @@ use crate::logs::{self, LogGuard, LogStart};
 use crate::plugin::discover;
 use crate::plugin::watch;
 use crate::protocol::found::Found;
+use crate::runtime_dir::save_lock::SaveLock;
 use crate::runtime_dir::{Runtime, socket_path};
-use crate::sys::process_state::file_bytes_max;
+use crate::sys::process_state::limits_in_force;
 use crate::sys::{activation, user};
 use crate::worker::takeover;
 use clap::Args;
@@ -116,13 +117,12 @@ impl Serve {
             return check_config::run(&config, &found);
         }
         check_saved(&config).map_err(CommandFailure::Failed)?;
-        let mut runtime = Runtime::take(&dir, copies.as_deref()).map_err(CommandFailure::Failed)?;
+        let runtime = Runtime::take(&dir, copies.as_deref()).map_err(CommandFailure::Failed)?;
         let save = config.save.file.clone().unwrap_or_else(|| runtime.save());
-        runtime.hold_saved_file(&save).map_err(CommandFailure::Failed)?;
+        let save_lock = SaveLock::take(&save).map_err(CommandFailure::Failed)?;
         let (_log, log_to, log_file) = start_log(&config, self.no_keeper)?;
         left_out.iter().for_each(|why| tracing::warn!("{why}; it is left out"));
-        warn_of_small_files();
-        user.iter().for_each(|user| tracing::info!("the host runs as user {user}"));
+        log_process(user.as_deref());
         begin_process(self.no_keeper).map_err(|e| failed("this process", e))?;
 
         let (ours, theirs) = match self.no_keeper {
@@ -155,8 +155,9 @@ impl Serve {
         hear_signals(&keeper).map_err(|e| failed("signals", e))?;
         let socket = AdminSocket::listen(access, keeper.mailbox().for_kind(Event::Asked))
             .map_err(|e| failed(&runtime.socket().display().to_string(), e))?;
-        // Owns the runtime directory from here on, until this function returns.
-        let _upkeep = Upkeep::start(runtime, socket, &keeper).map_err(|e| failed("the upkeep", e))?;
+        // Owns the runtime directory and the locks from here on, until this function returns.
+        let _upkeep =
+            Upkeep::start((runtime, socket), save_lock, &keeper).map_err(|e| failed("the upkeep", e))?;
         let ended = match theirs {
             None => keeper.run(ready),
             Some(theirs) => run_in_one_process(keeper, theirs),
@@ -242,13 +243,12 @@ fn ready(ports: &[(String, String)]) {
     }
 }
 
-/// Warns of a limit on the size of files that cannot be raised.
-fn warn_of_small_files() {
-    if let Some(bytes) = file_bytes_max() {
-        tracing::warn!(
-            "files of this process may have {bytes} bytes at most (RLIMIT_FSIZE, `ulimit -H -f`): records, saved \
-             tables and copies of libraries that would be larger fail"
-        );
+/// Logs the user that the host goes on as, if it is another one, and the limits that it has
+/// inherited and cannot raise, or must not: they may be meant.
+fn log_process(user: Option<&str>) {
+    user.iter().for_each(|user| tracing::info!("the host runs as user {user}"));
+    for limit in limits_in_force() {
+        tracing::warn!("{limit}: what needs more fails, or ends the process");
     }
 }
 

@@ -27,8 +27,8 @@ struct State {
     sockets: Vec<MadeFile>,
     /// Times that files were made anew, by kind.
     made: BTreeMap<String, u64>,
-    /// Files that cannot be made anew, each with its reason, as of the last look.
-    missing: Vec<String>,
+    /// Files that cannot be made anew, each with its reason, as of the last look of each thread.
+    missing: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl Belongings {
@@ -67,11 +67,11 @@ impl Belongings {
     pub(super) fn missing(&self) -> Vec<String> {
         let state = self.state();
         let copies = state.builds.missing();
-        let known =
-            |copy: &PathBuf| state.missing.iter().any(|why| why.starts_with(&*copy.to_string_lossy()));
+        let all = || state.missing.values().flatten();
+        let known = |copy: &PathBuf| all().any(|why| why.starts_with(&*copy.to_string_lossy()));
         let copies =
             copies.iter().filter(|c| !known(c)).map(|c| format!("{}: it is written anew", c.display()));
-        state.missing.iter().cloned().chain(copies).collect()
+        all().cloned().chain(copies).collect()
     }
 
     /// Number of private copies of each library, by the watched path.
@@ -107,13 +107,15 @@ impl Belongings {
         self.state().count_made(kind, path);
     }
 
-    /// Notes the files that the last look found missing. A reason that is new is logged.
-    pub(super) fn note_missing(&self, missing: Vec<String>) {
+    /// Notes the files that the last look of a thread found missing. A reason that is new is
+    /// logged.
+    pub(super) fn note_missing(&self, thread: &'static str, missing: Vec<String>) {
         let mut state = self.state();
-        for why in missing.iter().filter(|why| !state.missing.contains(why)) {
+        let known = state.missing.entry(thread).or_default();
+        for why in missing.iter().filter(|why| !known.contains(why)) {
             tracing::error!("a file of the host is missing, and cannot be made anew: {why}");
         }
-        state.missing = missing;
+        *known = missing;
     }
 }
 

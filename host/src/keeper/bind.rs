@@ -16,14 +16,17 @@
 use crate::config::socket_file::SocketFile;
 use crate::sys::user::group_number;
 use greenroom_state::address::Address;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, chmod, chownat, fchmod, fstat, lstat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chmod, chown, chownat, fchmod, fstat, lstat, stat};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt,
 };
+use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 
 /// Connections that the kernel queues for one port, at most: `net.core.somaxconn` lowers it. The
 /// queue must hold all clients that arrive while no worker serves.
@@ -108,9 +111,24 @@ pub struct MadeFile {
     inode: (u64, u64),
     /// Number of the group that it was made with.
     gid: u32,
+    /// Mode, user and group of its directory.
+    dir: (u32, u32, u32),
 }
 
 impl MadeFile {
+    /// Makes its directory anew if that is gone, as it was, so that the same users get in.
+    pub(super) fn make_dir(&self) -> io::Result<()> {
+        let Some(dir) = Path::new(&*self.path).parent().filter(|dir| !dir.exists()) else { return Ok(()) };
+        let (mode, uid, gid) = self.dir;
+        DirBuilder::new().recursive(true).mode(mode & 0o777).create(dir)?;
+        let made = stat(dir)?;
+        if (made.st_uid, made.st_gid) != (uid, gid) {
+            chown(dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        }
+        // The umask has taken bits away, and a change of the owner may have, too.
+        Ok(chmod(dir, Mode::from_raw_mode(mode))?)
+    }
+
     /// Whether the file is still at its path. Costs a stat.
     pub(super) fn is_in_place(&self) -> bool {
         lstat(&*self.path).is_ok_and(|there| (there.st_dev, there.st_ino) == self.inode)
@@ -169,7 +187,13 @@ pub(super) fn bind_unix(path: &str) -> io::Result<(OwnedFd, BoundFile)> {
         bound => bound?,
     }
     let made = lstat(path)?;
-    let file = BoundFile(MadeFile { path: path.into(), inode: (made.st_dev, made.st_ino), gid: made.st_gid });
+    let dir = stat(Path::new(path).parent().unwrap_or(Path::new("/")))?;
+    let file = BoundFile(MadeFile {
+        path: path.into(),
+        inode: (made.st_dev, made.st_ino),
+        gid: made.st_gid,
+        dir: (dir.st_mode, dir.st_uid, dir.st_gid),
+    });
     listen(&socket, BACKLOG)?;
     Ok((socket, file))
 }

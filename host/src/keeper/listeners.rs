@@ -208,6 +208,7 @@ impl Listeners {
         let found =
             self.places.iter_mut().enumerate().find_map(|(i, l)| Some((i, l.as_mut().filter(|l| is_it(l))?)));
         let Some((index, l)) = found else { return Ok(None) };
+        gone.make_dir().map_err(|e| format!("its directory can't be made anew: {e}"))?;
         let fresh = open(&l.port)?;
         fresh.allow(&self.files)?;
         let fd = fresh.socket.as_raw_fd();

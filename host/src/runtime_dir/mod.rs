@@ -22,8 +22,8 @@ mod claim;
 pub mod copies_lock;
 pub mod held_builds;
 mod lock_file;
+pub mod save_lock;
 
-use crate::saved_place::{lock_path, make_dirs};
 use claim::{Claim, Claimed};
 use copies_lock::CopiesLock;
 use lock_file::{LockFile, NotLocked};
@@ -77,8 +77,6 @@ pub struct Runtime {
     lock: LockFile,
     /// Names this host among those that share the directory of copies.
     copies_lock: CopiesLock,
-    /// Names this host as the one that saves to its file.
-    save_lock: Option<LockFile>,
 }
 
 /// Outcome of a look at the files of a runtime directory.
@@ -139,25 +137,7 @@ impl Runtime {
         // A killed host leaves its socket, and a path that exists can't be bound. The lock is
         // held, so the socket is nobody's.
         let _ = std::fs::remove_file(socket_path(dir));
-        Ok(Runtime { dir: dir.into(), copies, claim, lock, copies_lock, save_lock: None })
-    }
-
-    /// Keeps other hosts from saving to this host's file as well, which would lose the tables of
-    /// one of them. Makes the file's directory, as a save does, and a lock file beside it.
-    pub fn hold_saved_file(&mut self, file: &Path) -> Result<(), String> {
-        let path = lock_path(file);
-        if let Some(dir) = path.parent() {
-            make_dirs(dir).map_err(|e| format!("save.file: {} can't be made: {e}", dir.display()))?;
-        }
-        let lock = LockFile::take(path.clone()).map_err(|e| match e {
-            NotLocked::Held(pid) => format!(
-                "save.file: {} is used by the host with pid {pid}, which would overwrite it; name another file",
-                file.display()
-            ),
-            NotLocked::Failed(why) => format!("save.file: {}: {why}", path.display()),
-        })?;
-        self.save_lock = Some(lock);
-        Ok(())
+        Ok(Runtime { dir: dir.into(), copies, claim, lock, copies_lock })
     }
 
     /// Directory of private copies.
@@ -191,12 +171,6 @@ impl Runtime {
         let mut looked = RuntimeLook::default();
         for (dir, lock) in [(&self.dir, &mut self.lock), (&self.copies, self.copies_lock.file_mut())] {
             looked.look_at(lock, || make_anew(dir));
-        }
-        // Behind the runtime directory, which it may lie in.
-        if let Some(lock) = &mut self.save_lock {
-            let dir = lock.path().parent().map(Path::to_path_buf).unwrap_or_default();
-            let failed = |e| format!("{}: can't be made anew: {e}", dir.display());
-            looked.look_at(lock, || make_dirs(&dir).map_err(failed));
         }
         looked
     }
@@ -316,10 +290,6 @@ mod tests {
         assert_eq!((looked.made.len(), looked.missing), (2, vec![]));
         assert!(runtime.is_ours() && runtime.look().made.is_empty());
         assert!([&dir, &dir.join("copies")].iter().all(|d| d.metadata().unwrap().mode() & 0o777 == 0o700));
-
-        runtime.hold_saved_file(&base.path().join("saved/tables")).unwrap();
-        std::fs::remove_dir_all(base.path().join("saved")).unwrap();
-        assert_eq!(runtime.look().made, [base.path().join("saved/tables.lock")]);
 
         // Another host, which sees no claim, has taken the place.
         std::fs::remove_file(dir.join("lock")).unwrap();

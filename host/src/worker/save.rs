@@ -254,6 +254,11 @@ fn age(path: &Path) -> Option<Duration> {
 fn place(path: &Path, is_held: &Receiver<bool>, is_final: &Mutex<bool>) -> Option<io::Result<()>> {
     // Without a sender the loop has ended.
     let holds = is_held.recv().unwrap_or(false);
+    // Before the lock of the end, which must not wait for the keeper.
+    if holds && let Err(e) = saved_place::check_lock(path) {
+        saved_place::discard(path, MEANWHILE);
+        return Some(Err(e));
+    }
     let is_final = is_final.lock().unwrap_or_else(PoisonError::into_inner);
     if !holds || *is_final {
         saved_place::discard(path, MEANWHILE);
@@ -278,6 +283,8 @@ pub(super) fn save_at_the_end(core: &Core, path: &Path, mut moved: impl FnMut())
     saved_place::discard(path, MEANWHILE);
     let written = saved_file::write(core, path, AT_THE_END, &mut moved);
     let placed = written.and_then(|saved| {
+        saved_place::check_lock(path)
+            .map_err(|e| io::Error::other(format!("{e}; {}", saved_place::keep_aside(path, AT_THE_END))))?;
         saved_place::put_in_place(path, AT_THE_END)?;
         moved();
         saved_place::sync_place(path).map(|()| saved)
