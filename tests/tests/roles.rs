@@ -414,7 +414,12 @@ fn user() -> String {
 
 #[test]
 fn a_command_waits_as_long_as_it_is_told_and_says_what_the_host_does() {
-    let host = Host::serve(&["echo", "tally"], &[&built("libecho.so")]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let (config, audit) = (dir.path().join("greenroom.toml"), dir.path().join("audit.log"));
+    std::fs::write(&config, "[admin]\naudit = \"audit.log\"\n").expect("a configuration");
+    let host = Host::serve_with(&["echo", "tally"], &[&built("libecho.so")], |c| {
+        c.arg("--config").arg(&config);
+    });
     let worker = host.worker_pid();
     // SAFETY: kill has no preconditions.
     let signal = |signal| assert_eq!(unsafe { libc::kill(worker, signal) }, 0);
@@ -425,6 +430,13 @@ fn a_command_waits_as_long_as_it_is_told_and_says_what_the_host_does() {
     fails(&out, &["no end of the answer within 1s 500ms (--timeout)", "stopped"]);
     let out = host.cli(&["sessions", "--timeout", "11s"]);
     fails(&out, &["still waiting after 10 s: ", "within 11s"]);
+    // One that changes something is asked for once, and refused once, however long it waits.
+    let out = host.cli(&["session", "close", "7", "--timeout", "3s"]);
+    fails(&out, &["stopped"]);
+    let lines = || std::fs::read_to_string(&audit).expect("an audit log");
+    let of = |event: &str| lines().lines().filter(|l| l.contains(event) && l.contains("close")).count();
+    wait_for("the end in the audit log", || (of("\"failed\"") > 0).then_some(()));
+    assert_eq!((of("\"asked\""), of("\"failed\"")), (1, 1), "{}", lines());
     // Without a limit of its own a command does not wait for a stopped worker.
     fails(&host.cli(&["sessions"]), &["it is stalled", "stopped"]);
     let waits = host.command(&["sessions", "--timeout", "2m"]).spawn().expect("greenroom");

@@ -93,3 +93,48 @@ fn a_flood_of_callers_is_refused_without_threads() {
     drop(silent);
     wait_for("a place", || host.cli(&["status"]).status.success().then_some(()));
 }
+
+/// The keeper gets no thread either. One is kept back, so that an operator sees what is wrong.
+#[test]
+fn without_a_thread_the_status_is_told() {
+    let fixture = Fixture::new("spare", &tally_source("spare", "one"));
+    let library = fixture.build();
+    let host = Host::serve_with(&["spare"], &[&library], |c| {
+        c.env("RUST_MIN_STACK", (1u64 << 30).to_string());
+    });
+    let keeper = host.pid() as i32;
+    let threads = || std::fs::read_dir(format!("/proc/{keeper}/task")).expect("its threads").count();
+    let call = || UnixStream::connect(host.runtime().join("admin.sock")).expect("the admin socket");
+    wait_quiet(keeper);
+    let before = threads();
+    limit_memory(keeper, Some(memory(keeper) + (768 << 20)));
+    let status = || host.cli(&["status"]);
+    let has_caller = || {
+        let tasks = std::fs::read_dir(format!("/proc/{keeper}/task")).expect("its threads");
+        let name = |t: std::fs::DirEntry| std::fs::read_to_string(t.path().join("comm")).unwrap_or_default();
+        tasks.flatten().any(|t| name(t).starts_with("caller"))
+    };
+    // Takes the stack that the C library may have kept, or else the spare thread.
+    let silent = call();
+    let out = status();
+    if !out.status.success() {
+        assert!(!has_caller(), "{}", String::from_utf8_lossy(&out.stderr));
+        drop(silent);
+        wait_for("the spare thread", || status().status.success().then_some(()));
+    }
+    assert!(threads() <= before + 1);
+
+    // Beyond it a caller hears why it gets none.
+    let mut waiting = Vec::new();
+    let said = wait_for("a refusal", || {
+        let mut caller = call();
+        caller.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+        let mut said = String::new();
+        let heard = caller.read_to_string(&mut said).is_ok();
+        waiting.push(caller);
+        heard.then_some(said)
+    });
+    assert!(said.contains("no thread can be started for the command"), "{said}");
+    drop(waiting);
+    wait_for("the spare thread", || status().status.success().then_some(()));
+}

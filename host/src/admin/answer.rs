@@ -35,7 +35,7 @@ pub fn answer(
 ) {
     // An operator's role is not known here: a command that only looks has a reader's place.
     let role = command.role();
-    on_thread(stream, role, move |stream| {
+    on_thread(stream, role, None, move |stream| {
         let mut caller = Caller::new(&stream, role)?;
         let trail = Trail::begin(&command, by, audit, &mailbox);
         let result = run(command, by, &mut caller, &mailbox);
@@ -52,7 +52,7 @@ pub fn configure(
     audit: Option<PathBuf>,
     mailbox: QueryMailbox,
 ) -> bool {
-    on_thread(stream, Role::Operate, move |stream| {
+    on_thread(stream, Role::Operate, None, move |stream| {
         let trail = Trail::begin(&AdminCommand::Configure, proposal.by, audit, &mailbox);
         // The caller may be gone: the configuration is proposed all the same.
         let asked = ask(&mailbox, Query::Configure(proposal));

@@ -18,6 +18,8 @@ use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Longest command, in bytes. A longer one is cut off there, can't be parsed, and is refused.
@@ -30,6 +32,9 @@ const CALLERS_MAX: usize = 32;
 /// Numbers of callers under way: those that may not change anything, and those that may. One that
 /// is refused is not among them.
 static CALLERS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+/// Time for which a caller waits for the spare thread: the one before has its answer, but for its
+/// last bytes.
+const SPARE_WAIT: Duration = Duration::from_millis(100);
 /// Time for which a host that ends waits until callers have heard so.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
 /// Time after which a caller that sends nothing is dropped, and one that does not read its answer
@@ -56,12 +61,45 @@ fn standing(role: Role) -> &'static AtomicUsize {
     &STANDING[usize::from(role == Role::Operate)]
 }
 
-/// Serves a caller on a thread of its own. `role`: what it may do at most. False: there are too
-/// many, or no thread can be started, and the caller is told so. A refusal takes no thread, so a
-/// flood of callers costs none.
+/// Work for a caller's thread.
+type Serving = Box<dyn FnOnce() + Send>;
+
+/// Thread that is kept back for a caller, for when the system gives none: at the limit of processes
+/// an operator must see what is wrong. Dropping it ends the thread.
+pub(super) struct SpareThread(SyncSender<Serving>);
+
+impl SpareThread {
+    /// Starts the thread. Fails if the system has none to give.
+    pub(super) fn start() -> io::Result<SpareThread> {
+        let (work, all) = sync_channel::<Serving>(0);
+        std::thread::Builder::new().name("spare caller".into()).spawn(move || {
+            give_way();
+            all.into_iter().for_each(|serve| serve());
+        })?;
+        Ok(SpareThread(work))
+    }
+
+    /// Gives the thread work, if it is free within [`SPARE_WAIT`]. False: it is not.
+    fn take(&self, mut serving: Serving) -> bool {
+        let give_up = Instant::now() + SPARE_WAIT;
+        loop {
+            // Taken only by a thread that waits for it.
+            match self.0.try_send(serving) {
+                Err(TrySendError::Full(back)) if Instant::now() < give_up => serving = back,
+                sent => return sent.is_ok(),
+            }
+            std::thread::sleep(SPARE_WAIT / 20);
+        }
+    }
+}
+
+/// Serves a caller on a thread of its own, or on the spare one. `role`: what it may do at most.
+/// False: there are too many, or no thread can be started, and the caller is told so. A refusal
+/// takes no thread, so a flood of callers costs none.
 pub(super) fn on_thread(
     stream: UnixStream,
     role: Role,
+    spare: Option<&SpareThread>,
     serve: impl FnOnce(UnixStream) -> io::Result<()> + Send + 'static,
 ) -> bool {
     // Counted before the test, so that two callers cannot both take the last place.
@@ -71,24 +109,31 @@ pub(super) fn on_thread(
         refuse(&stream, &format!("{most} commands are under way already"));
         return false;
     }
-    // A thread that can't be started drops its socket with its closure.
     let to_refuse = stream.try_clone();
-    let served = std::thread::Builder::new().name("caller".into()).spawn(move || {
-        // A thread of the keeper or the worker, beside its loop.
-        give_way();
-        // Given back however the thread ends.
-        let _place = Place(role);
+    // Given back however the thread ends.
+    let place = Place(role);
+    let serving: Serving = Box::new(move || {
+        let _place = place;
         if let Err(e) = serve(stream) {
             tracing::debug!("admin: {e}");
         }
     });
-    if let Err(e) = &served {
-        under_way(role).fetch_sub(1, Relaxed);
-        if let Ok(stream) = to_refuse {
-            refuse(&stream, &format!("no thread can be started for the command: {e}"));
-        }
+    // A thread that can't be started would drop the socket with the closure.
+    let waits = Arc::new(Mutex::new(Some(serving)));
+    let take = |waits: &Mutex<Option<Serving>>| waits.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let of_thread = waits.clone();
+    let started = std::thread::Builder::new().name("caller".into()).spawn(move || {
+        // A thread of the keeper or the worker, beside its loop.
+        give_way();
+        take(&of_thread).into_iter().for_each(|serve| serve());
+    });
+    let Err(e) = started else { return true };
+    let Some(serving) = take(&waits) else { return false };
+    let is_taken = spare.is_some_and(|spare| spare.take(serving));
+    if !is_taken && let Ok(stream) = to_refuse {
+        refuse(&stream, &format!("no thread can be started for the command: {e}"));
     }
-    served.is_ok()
+    is_taken
 }
 
 /// Place of a caller under way.

@@ -172,10 +172,10 @@ fn call_once(
     pieces: &mut dyn Iterator<Item = Piece>,
     each: &mut dyn FnMut(Reply) -> bool,
 ) -> Result<(), CallError> {
-    let mut again = Again::new();
+    let (mut again, path) = (Again::new(), crate::runtime_dir::socket_path(dir));
     loop {
         match attempt(dir, command, again.begun(), pieces, each) {
-            Err(CallError::Failed(why)) if why.starts_with(TAKES_NO_COMMANDS) && again.wait(&why) => {}
+            Err(CallError::Failed(why)) if why.starts_with(TAKES_NO_COMMANDS) && again.wait(&path, &why) => {}
             result => return result,
         }
     }

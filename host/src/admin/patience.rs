@@ -30,7 +30,9 @@ const LAST_QUESTION: Duration = Duration::from_millis(500);
 /// Time of silence after which the operator is told what the host does, and again after each such
 /// time.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// Time between two tries of a command that is refused because the worker stalls.
+/// Time of a stall from which the keeper refuses commands for the worker.
+pub const REFUSED_FROM: Duration = Duration::from_secs(5);
+/// Time between two looks at a worker that stalls, while a command waits that was refused for it.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Shortest time that a read or write is limited to.
 const TICK: Duration = Duration::from_millis(10);
@@ -69,17 +71,31 @@ impl Again {
         self.begun
     }
 
-    /// Waits a moment before the command is asked again, after this refusal. False: it is not to be
-    /// asked again.
-    pub(super) fn wait(&mut self, why: &str) -> bool {
+    /// Waits until the command may be asked again, after this refusal: the worker goes on, or the
+    /// keeper does not say. False: the operator's time is over, or none was given.
+    ///
+    /// The status is asked meanwhile, and not the command: each command leaves a trail in the audit
+    /// log.
+    pub(super) fn wait(&mut self, path: &Path, why: &str) -> bool {
         let Some(Waiting { limit: Some(limit), tell }) = WAITING.get() else { return false };
-        let waited = self.begun.elapsed();
-        if waited >= self.tell_after {
-            self.tell_after = waited + TELL_EVERY;
-            tell(&format!("still waiting after {} s: {why}", waited.as_secs()));
+        loop {
+            let waited = self.begun.elapsed();
+            if waited >= *limit {
+                return false;
+            }
+            if waited >= self.tell_after {
+                self.tell_after = waited + TELL_EVERY;
+                tell(&format!("still waiting after {} s: {why}", waited.as_secs()));
+            }
+            std::thread::sleep(ASK_AGAIN_AFTER.min(limit.saturating_sub(waited)));
+            let stalls = |status: &Status| {
+                let stalled = status.host.stalled.as_ref();
+                stalled.is_some_and(|s| u128::from(s.for_ms) >= REFUSED_FROM.as_millis())
+            };
+            if !status(path, LAST_QUESTION).is_ok_and(|status| stalls(&status)) {
+                return self.begun.elapsed() < *limit;
+            }
         }
-        std::thread::sleep(ASK_AGAIN_AFTER.min(limit.saturating_sub(waited)));
-        waited < *limit
     }
 }
 

@@ -14,7 +14,7 @@
 
 use crate::admin::access::{Access, AdminCaller};
 use crate::admin::audit::AuditLine;
-use crate::admin::caller::{COMMAND_BYTES_MAX, Caller, on_thread, refuse};
+use crate::admin::caller::{COMMAND_BYTES_MAX, Caller, SpareThread, on_thread, refuse};
 use crate::config::admin::Role;
 use crate::mailbox::Mailbox;
 use crate::protocol::admin::{AdminCommand, Reply};
@@ -115,13 +115,14 @@ fn open(access: &Arc<Access>, post: Mailbox<Asked>) -> io::Result<Listening> {
     // Whatever the modes are before this line, a caller needs a role.
     access.set_modes()?;
     let place = place_of(access.socket());
-    let (accepting, access) = (listener.clone(), access.clone());
-    std::thread::Builder::new().name("admin".into()).spawn(move || accept(&accepting, &access, &post))?;
+    let (accepting, access, spare) = (listener.clone(), access.clone(), SpareThread::start()?);
+    let run = move || accept(&accepting, &access, &spare, &post);
+    std::thread::Builder::new().name("admin".into()).spawn(run)?;
     Ok((listener, place))
 }
 
 /// Accepts callers until the socket is shut down.
-fn accept(listener: &UnixListener, access: &Arc<Access>, post: &Mailbox<Asked>) {
+fn accept(listener: &UnixListener, access: &Arc<Access>, spare: &SpareThread, post: &Mailbox<Asked>) {
     for stream in listener.incoming() {
         match stream {
             Ok(stream) => match access.caller(&stream) {
@@ -129,7 +130,7 @@ fn accept(listener: &UnixListener, access: &Arc<Access>, post: &Mailbox<Asked>) 
                 Ok(who) => {
                     let (access, post) = (access.clone(), post.clone());
                     let role = who.role.unwrap_or(Role::Read);
-                    on_thread(stream, role, move |stream| take_in(stream, who, &access, &post));
+                    on_thread(stream, role, Some(spare), move |stream| take_in(stream, who, &access, &post));
                 }
                 Err(e) => refuse(&stream, &format!("the kernel doesn't say who calls: {e}")),
             },

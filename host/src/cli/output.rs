@@ -11,6 +11,7 @@
 
 use crate::admin::client::CallError;
 use crate::printable;
+use crate::sys::first_descriptors::stdout_was_closed;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::Write;
 use std::process::ExitCode;
@@ -105,6 +106,10 @@ pub(super) fn end_with_the_reader() {
 pub(super) fn print_text(text: &str) {
     if READER_IS_GONE.load(Ordering::Relaxed) {
         return;
+    }
+    if stdout_was_closed() {
+        complain("greenroom: standard output is closed, so the answer is lost");
+        std::process::exit(1);
     }
     if let Err(e) = try_print_text(text) {
         if e.kind() == std::io::ErrorKind::BrokenPipe {

@@ -8,6 +8,7 @@
 //! quarantines the session in place of running that action. The session can be closed or released
 //! afterwards, as any other in quarantine.
 
+use crate::admin::patience::REFUSED_FROM;
 use crate::clock::now_ns;
 use crate::keeper::Keeper;
 use crate::keeper::phase::Phase;
@@ -22,9 +23,6 @@ use std::time::Duration;
 
 /// Time from which work is shown as a stall.
 const STALL_MIN: Duration = Duration::from_secs(1);
-/// Time from which commands for the worker are refused. A command that came before waits no longer
-/// either: its client looks at the status after this time.
-const REFUSE_FROM: Duration = Duration::from_secs(5);
 
 impl Keeper {
     /// The worker's stall, by a reading of the board. `None`: the worker goes on, or none lives.
@@ -78,7 +76,7 @@ impl Keeper {
     /// Costs a copy of the board.
     pub(super) fn refusal(&mut self) -> Option<String> {
         let board = self.worker.read_board();
-        let stalled = self.stalled(&board).filter(|s| u128::from(s.for_ms) >= REFUSE_FROM.as_millis())?;
+        let stalled = self.stalled(&board).filter(|s| u128::from(s.for_ms) >= REFUSED_FROM.as_millis())?;
         Some(format!("{TAKES_NO_COMMANDS}, {}", stalled.with_way_out()))
     }
 

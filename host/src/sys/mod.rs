@@ -9,6 +9,8 @@ pub mod activation;
 pub mod crash_thread;
 pub mod descriptors;
 #[allow(unsafe_code)]
+pub mod first_descriptors;
+#[allow(unsafe_code)]
 pub mod fork;
 #[allow(unsafe_code)]
 pub mod mapping;

@@ -9,11 +9,13 @@
 //! | ignored signals | their defaults; SIGPIPE and SIGTTOU are ignored |
 //! | blocked signals | none |
 //! | limit of core files | 0, unless `GREENROOM_CORE=1` |
-//! | limit of file sizes | as high as it may be raised |
+//! | limits of file sizes and processor time | as high as they may be raised |
+//! | limit of the stack | 8 MiB, if it was less |
 //! | descriptors beyond 2 | closed on exec: no worker gets them |
 //! | mask of new files | 077 |
 //!
-//! Descriptors 0 to 2 are open: Rust opens `/dev/null` for those that are not, before `main`.
+//! Descriptors 0 to 2 are open: Rust opens `/dev/null` for those that are not, before `main`
+//! ([`super::first_descriptors`]).
 //!
 //! Threads and processes beside the loop compete with it for processors, so they begin with
 //! [`give_way`]. They then have a third of its weight and never interrupt it, and it interrupts
@@ -26,6 +28,8 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::mem::zeroed;
 
+/// Bytes of stack that the loop's thread may have: what systems commonly give.
+const STACK_BYTES: u64 = 8 << 20;
 /// Nice value of what gives way to the loop: a third of the weight of nice 0.
 const NICE: i32 = 5;
 
@@ -63,17 +67,42 @@ pub fn settle() {
         let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum });
     }
     // Records lie in memory files, whose size counts, too.
-    let Rlimit { maximum, .. } = getrlimit(Resource::Fsize);
-    let _ = setrlimit(Resource::Fsize, Rlimit { current: maximum, maximum });
+    raise(Resource::Fsize, None);
+    // A host runs for months: SIGXCPU would end it.
+    raise(Resource::Cpu, None);
+    // The loop's own stack, from the next process on. Turns run there.
+    raise(Resource::Stack, Some(STACK_BYTES));
     // SAFETY: the call changes flags of descriptors, and closes none. Kernels before 5.11 refuse
     // it.
     let _ = unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
     let _ = rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
-/// Largest size of a file that this process may write, in bytes; `None`: any.
-pub fn file_bytes_max() -> Option<u64> {
-    getrlimit(Resource::Fsize).current
+/// Raises a limit as far as it may be, or to `enough` if it is below. Best effort.
+fn raise(resource: Resource, enough: Option<u64>) {
+    let Rlimit { current, maximum } = getrlimit(resource);
+    let wanted = match (enough, maximum) {
+        (Some(enough), Some(most)) => Some(enough.min(most)),
+        (enough, most) => enough.or(most),
+    };
+    let is_enough = current.is_none_or(|now| wanted.is_some_and(|wanted| now >= wanted));
+    if !is_enough {
+        let _ = setrlimit(resource, Rlimit { current: wanted, maximum });
+    }
+}
+
+/// Limits that may end this process, or fail its calls, and that may be meant so: each in words.
+pub fn limits_in_force() -> Vec<String> {
+    let of = [
+        (Resource::Fsize, "bytes of a file", "RLIMIT_FSIZE, `ulimit -H -f`"),
+        (Resource::As, "bytes of address space", "RLIMIT_AS, `ulimit -v`"),
+        (Resource::Data, "bytes of data", "RLIMIT_DATA, `ulimit -d`"),
+        (Resource::Cpu, "seconds of processor time", "RLIMIT_CPU, `ulimit -H -t`"),
+    ];
+    let named = |(resource, what, name)| {
+        getrlimit(resource).current.map(|most| format!("each process has {most} {what} at most ({name})"))
+    };
+    of.into_iter().filter_map(named).collect()
 }
 
 /// Lets this process, and all that it starts, write to a terminal from the background, also where

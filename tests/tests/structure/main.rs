@@ -123,6 +123,7 @@ fn unsafe_code_stays_in_its_files() {
             "host/src/plugin/mod.rs: pub mod ffi;",
             "host/src/sys/mod.rs: pub mod activation;",
             "host/src/sys/mod.rs: pub mod crash_thread;",
+            "host/src/sys/mod.rs: pub mod first_descriptors;",
             "host/src/sys/mod.rs: pub mod fork;",
             "host/src/sys/mod.rs: pub mod mapping;",
             "host/src/sys/mod.rs: pub mod peer;",
