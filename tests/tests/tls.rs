@@ -383,11 +383,21 @@ fn certificates_are_read_anew_and_bad_ones_are_refused() {
     served.host.wait_log("is not the key of");
     let failing = served.status()["host"]["failing"].to_string();
     assert!(failing.contains("certificate of tally") && failing.contains("is not the key of"), "{failing}");
+    assert!(failing.contains("the one before serves on"), "{failing}");
     std::fs::write(dir.join("old.pem"), old).expect("a file");
     let trusted = Certificate { certificate: dir.join("old.pem"), key: key.clone() };
     let connect =
         |trusted: &Certificate, name: &str| TlsClient::connect(served.tally(), config(trusted, &TLS13), name);
     assert_eq!(connect(&trusted, "localhost").expect("a handshake").ask("y"), "1 y");
+
+    // A process that follows a dead one has no certificate before, and says so.
+    let handshaker = wait_for("the handshaker", || child(served.host.pid(), "greenroom-tls"));
+    // SAFETY: the process is a child of the host, which is alive and reaps it.
+    unsafe { libc::kill(handshaker, libc::SIGKILL) };
+    wait_for("the reason", || {
+        served.status()["host"]["failing"].to_string().contains("no handshake of the service").then_some(())
+    });
+    assert!(connect(&trusted, "localhost").is_err());
 
     // With its key it serves, and nobody was dropped.
     std::fs::copy(&other.key, key).expect("copied");

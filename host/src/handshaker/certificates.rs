@@ -101,6 +101,14 @@ impl Certificates {
         news
     }
 
+    /// Whether a service has files that were read before, and goes on with those.
+    pub(super) fn serve_on(&self, service: &str) -> bool {
+        self.services.get(service).is_some_and(|s| match s.config.has_certificate() {
+            true => s.server.is_some(),
+            false => s.client.is_some(),
+        })
+    }
+
     /// Returns what a handshake with a client of a service uses. Fails if the service has no
     /// certificate.
     pub(super) fn of(&self, service: &str) -> Result<Arc<ServerConfig>, String> {

@@ -26,7 +26,7 @@ mod roots;
 use crate::protocol::handshaker::{FromHandshaker, ToHandshaker};
 use crate::protocol::keeper::HandshakeWanted;
 use crate::protocol::link::{Link, Received};
-use certificates::Certificates;
+use certificates::{Certificates, FileNews};
 use handed::Handed;
 use handshake::{Handshake, Side, Step};
 use mio::unix::SourceFd;
@@ -129,9 +129,11 @@ impl Handshaker {
                     (Duration::from_millis(settings.handshake_ms), settings.handshakes_max);
                 let failing = self.certificates.configure(&settings);
                 let all = failing
-                    .into_iter()
-                    .map(|(name, why)| format!("service {name}: {}", why.unwrap_or_default()));
+                    .iter()
+                    .map(|(name, why)| format!("service {name}: {}", why.as_deref().unwrap_or_default()));
                 self.keeper.send(&FromHandshaker::Configured(all.collect()));
+                // A process that follows a dead one has none that it could go on with.
+                self.say_failing(failing);
             }
             (ToHandshaker::Begin(number, wanted), Some(socket)) => self.begin(number, wanted, socket),
             (ToHandshaker::Begin(number, _), None) => self.fail(number, "no descriptor to spare", false),
@@ -217,9 +219,20 @@ impl Handshaker {
         }
         if now >= self.look_at {
             self.look_at = now + LOOK;
-            for (service, why) in self.certificates.look() {
-                self.keeper.send(&FromHandshaker::Failing(format!("the certificate of {service}"), why));
-            }
+            let news = self.certificates.look();
+            self.say_failing(news);
+        }
+    }
+
+    /// Tells the keeper which files cannot be used, or can again, and what follows from that.
+    fn say_failing(&mut self, news: Vec<FileNews>) {
+        for (service, why) in news {
+            let follows = match self.certificates.serve_on(&service) {
+                true => "the one before serves on",
+                false => "no handshake of the service succeeds until they can be used",
+            };
+            let why = why.map(|why| format!("{why}; {follows}"));
+            self.keeper.send(&FromHandshaker::Failing(format!("the certificate of {service}"), why));
         }
     }
 }

@@ -309,12 +309,11 @@ impl HandshakesUnderWay {
                     news.push(Shaken::Failed(purpose, "too many others are under way".into()));
                 }
             }
-            FromHandshaker::Configured(failing) => {
-                failing.iter().for_each(|why| tracing::error!("certificates can't be used: {why}"));
-            }
+            // `Failing` follows for each.
+            FromHandshaker::Configured(_) => {}
             FromHandshaker::Failing(what, why) => {
                 match &why {
-                    Some(why) => tracing::error!("{what} can't be used, and the one before serves on: {why}"),
+                    Some(why) => tracing::error!("{what} can't be used: {why}"),
                     None => tracing::info!("{what} was read anew"),
                 }
                 news.push(Shaken::Failing(what, why));
