@@ -86,7 +86,10 @@ fn a_library_whose_port_is_taken_at_the_start_serves_later() {
     let lines = host.json(&["history", "--json"]);
     let refused = lines.as_array().expect("lines").iter().filter(|l| l["outcome"] == "refused").count();
     assert_eq!(refused, 1, "{lines}");
-    assert_eq!(host.log().lines().filter(|l| l.contains("WARN") && l.contains("libecho.so: refused")).count(), 1);
+    assert_eq!(
+        host.log().lines().filter(|l| l.contains("WARN") && l.contains("libecho.so: refused")).count(),
+        1
+    );
 
     drop(other);
     wait_for("the port", || std::net::TcpStream::connect(addr).is_ok().then_some(()));

@@ -22,7 +22,7 @@ use crate::effects::jobs::JobDeath;
 use crate::effects::outbound::Dial;
 use crate::execute::Executor;
 use crate::execute::call::rehearse;
-use crate::host_state::deliver::lose_job;
+use crate::host_state::deliver::restart_jobs;
 use crate::host_state::{HostState, output, tls_due};
 use crate::ids::{ServiceId, Slot};
 use crate::input::Input;
@@ -549,13 +549,7 @@ impl Core {
     /// Begins the jobs of a predecessor anew. Sessions learn of jobs that must not begin again.
     /// Called once, before the first pass. Returns the service whose job killed the predecessor.
     pub fn restart_jobs(&mut self, death: JobDeath) -> Option<ServiceId> {
-        let killer = self.host.jobs.killer(death);
-        for number in self.host.jobs.found(&self.host.store) {
-            if let Some(lost) = self.host.jobs.restart(&mut self.host.store, number, death) {
-                lose_job(&mut self.host, number, &lost);
-            }
-        }
-        killer
+        restart_jobs(&mut self.host, death)
     }
 
     /// Lets no job begin from here on: a successor begins them. Called before a handover.

@@ -37,6 +37,7 @@ use crate::protocol::found::Found;
 use crate::runtime_dir::save_lock::SaveLock;
 use crate::runtime_dir::{Runtime, socket_path};
 use crate::sys::process_state::limits_in_force;
+use crate::sys::user::HostUser;
 use crate::sys::{activation, user};
 use crate::worker::takeover;
 use clap::Args;
@@ -122,7 +123,7 @@ impl Serve {
         let save_lock = SaveLock::take(&save).map_err(CommandFailure::Failed)?;
         let (_log, log_to, log_file) = start_log(&config, self.no_keeper)?;
         left_out.iter().for_each(|why| tracing::warn!("{why}; it is left out"));
-        log_process(user.as_deref());
+        log_process(user.as_ref());
         begin_process(self.no_keeper).map_err(|e| failed("this process", e))?;
 
         let (ours, theirs) = match self.no_keeper {
@@ -245,7 +246,7 @@ fn ready(ports: &[(String, String)]) {
 
 /// Logs the user that the host goes on as, if it is another one, and the limits that it has
 /// inherited and cannot raise, or must not: they may be meant.
-fn log_process(user: Option<&str>) {
+fn log_process(user: Option<&HostUser>) {
     user.iter().for_each(|user| tracing::info!("the host runs as user {user}"));
     for limit in limits_in_force() {
         tracing::warn!("{limit}: what needs more fails, or ends the process");

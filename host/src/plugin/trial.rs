@@ -205,7 +205,7 @@ fn conduct<T: DeserializeOwned>(
     let mut answer = TrialAnswer::default();
     let ended = match heard {
         Ok(()) => await_end(&child, &mut answer, &said, wall, &mut tell),
-        Err(e) => Err(format!("{CANNOT_START}, as no thread can hear it: {e}")),
+        Err(e) => Err(format!("{CANNOT_START}, as no thread can be started: {e}")),
     };
     // Processes that are left may still hold its output open, and would hold up the threads that
     // read it. The child is not reaped yet, so no other group can have its number.

@@ -12,6 +12,7 @@ use crate::effects::inbox::Inbox;
 use crate::effects::inbox::Put;
 use crate::effects::job_forms::EndedJob;
 use crate::effects::job_forms::LostJob;
+use crate::effects::jobs::JobDeath;
 use crate::effects::outbound::OUTCOME_BYTES_MAX;
 use crate::effects::running_batch::RunningBatch;
 use crate::ids::Slot;
@@ -78,9 +79,20 @@ pub(crate) fn job_outcome(host: &mut HostState, number: u64, ended: &EndedJob, d
     deliver(host, slot, &action, &RunningBatch::default());
 }
 
-/// Ends a job that must not begin again, and tells its owner and operators. Called before the
-/// first pass of a successor.
-pub(crate) fn lose_job(host: &mut HostState, number: u64, lost: &LostJob) {
+/// Begins the jobs of a predecessor anew, before the first pass. Returns the service whose job
+/// killed the predecessor.
+pub(crate) fn restart_jobs(host: &mut HostState, death: JobDeath) -> Option<ServiceId> {
+    let killer = host.jobs.killer(death);
+    for number in host.jobs.found(&host.store) {
+        if let Some(lost) = host.jobs.restart(&mut host.store, number, death) {
+            lose_job(host, number, &lost);
+        }
+    }
+    killer
+}
+
+/// Ends a job that must not begin again, and tells its owner and operators.
+fn lose_job(host: &mut HostState, number: u64, lost: &LostJob) {
     let message = format!("job {} is lost: {}", lost.name, lost.why);
     let (service, session) = (lost.service, public_number(lost.owner));
     host.commands.push(Command::Notice { level: level::ERROR, service, session, message });

@@ -8,12 +8,8 @@
 //! recorded: a successor looks at all files.
 
 use crate::plugin::stage::NOT_WRITTEN;
-use crate::clock::now_ns;
 use crate::plugin::trial::CANNOT_START;
-use crate::worker::reload::carry_out::ReloadDriver;
-use crate::worker::shell::Shell;
-use greenroom_core::ledger::{Outcome, Report};
-use greenroom_core::reload::request::{LibraryId, Request, Requester, Want};
+use greenroom_core::reload::request::LibraryId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -86,44 +82,6 @@ pub(super) fn may_pass(why: &str) -> bool {
 
 /// Beginning of the reason of a rehearsal that lost its snapshot.
 pub(super) const PIN_LOST: &str = "too much changed while it was rehearsed";
-
-impl ReloadDriver {
-    /// Notes the outcome of a reload: a load that was refused for a reason that may pass is tried
-    /// again. True: it was repeated, and refused for the same reason as before.
-    pub(super) fn is_refused_again(
-        &mut self,
-        shell: &mut Shell,
-        id: LibraryId,
-        request: &Request,
-        report: &Report,
-    ) -> bool {
-        let may_pass = self.may_pass.remove(&id);
-        if request.want != Want::Load || request.from.is_some() {
-            return false;
-        }
-        if !may_pass || report.outcome != Outcome::Refused {
-            self.later.over(id);
-            return false;
-        }
-        let is_of_host = matches!(request.by, Requester::Start | Requester::Watcher);
-        if !is_of_host && !self.later.waits(id) {
-            return false;
-        }
-        shell.core.reloads.look_again(id);
-        !self.later.refused(id, &report.reason, now_ns()) && is_of_host
-    }
-
-    /// Requests the loads that are due again.
-    pub(super) fn try_again(&mut self, shell: &mut Shell) {
-        if self.later.next_ns().is_none() || shell.lifecycle.is_handing_over() || shell.lifecycle.is_stopping() {
-            return;
-        }
-        for id in self.later.take_due(now_ns()) {
-            let path = shell.core.reloads.libraries()[id.0].path.clone();
-            self.request_load(shell, path, Requester::Watcher, None);
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -13,12 +13,14 @@
 //! report, and the successor looks at the watched files itself.
 
 use crate::admin::query::{Answer, CanaryRequest, ReloadRequest};
+use crate::clock::now_ns;
 use crate::config::Config;
 use crate::plugin::prepare::{Against, Job};
 use crate::worker::reload::canary_list::no_canary;
 use crate::worker::reload::carry_out::{Deferred, ReloadDriver, part_of};
 use crate::worker::shell::Shell;
 use greenroom_core::core::Core;
+use greenroom_core::ledger::{Outcome, Report};
 use greenroom_core::reload::library::Library;
 use greenroom_core::reload::request::{Event, LibraryId, Request, Requester, Want};
 use std::ffi::OsStr;
@@ -262,6 +264,45 @@ impl ReloadDriver {
                     self.ask_roll_back(shell, &name, to, by, reply);
                 }
             }
+        }
+    }
+
+    /// Notes the outcome of a reload: a load that was refused for a reason that may pass is tried
+    /// again. True: it was repeated, and refused for the same reason as before.
+    pub(super) fn is_refused_again(
+        &mut self,
+        shell: &mut Shell,
+        id: LibraryId,
+        request: &Request,
+        report: &Report,
+    ) -> bool {
+        let may_pass = self.may_pass.remove(&id);
+        if request.want != Want::Load || request.from.is_some() {
+            return false;
+        }
+        if !may_pass || report.outcome != Outcome::Refused {
+            self.later.over(id);
+            return false;
+        }
+        let is_of_host = matches!(request.by, Requester::Start | Requester::Watcher);
+        if !is_of_host && !self.later.waits(id) {
+            return false;
+        }
+        shell.core.reloads.look_again(id);
+        !self.later.refused(id, &report.reason, now_ns()) && is_of_host
+    }
+
+    /// Requests the loads that are due again.
+    pub(super) fn try_again(&mut self, shell: &mut Shell) {
+        if self.later.next_ns().is_none()
+            || shell.lifecycle.is_handing_over()
+            || shell.lifecycle.is_stopping()
+        {
+            return;
+        }
+        for id in self.later.take_due(now_ns()) {
+            let path = shell.core.reloads.libraries()[id.0].path.clone();
+            self.request_load(shell, path, Requester::Watcher, None);
         }
     }
 
