@@ -2,7 +2,7 @@
 //! No state is lost on the way there or back.
 
 use greenroom_tests::client::Client;
-use greenroom_tests::fixture::{Fixture, install, tally_source, versions_source};
+use greenroom_tests::fixture::{Fixture, compile_c, install, tally_source, versions_source};
 use greenroom_tests::host::Host;
 use greenroom_tests::wait_for;
 use serde_json::{Value, json};
@@ -295,6 +295,59 @@ fn a_generation_that_is_not_kept_is_no_aim_of_a_rollback() {
     let why = "generation 7 of chained is not kept; there are: 2, 1";
     assert!(code == Some(1) && said.as_str().is_some_and(|s| s.contains(why)), "{said}");
     assert_eq!(chain.host.generation("chained"), 3);
+}
+
+/// Rollbacks by one step: to the build that served before, although that one was on probation, too,
+/// and another build stands by. A build that was left behind is none to go back to.
+#[test]
+fn a_rollback_goes_to_the_build_that_served_before() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [one, two, three] = ["1", "2", "3"].map(|name| {
+        let file = dir.path().join(format!("{name}.so"));
+        compile_c("upper.c", &[&format!("-DEND=\"{name}\"")], &file);
+        file
+    });
+    let host = Host::serve_limited("upper", &one, "probation_ms = 3600000\nprobation_turns = 1000000");
+    let mut client = Client::connect(host.addr("upper"));
+    assert_eq!(client.ask("a"), "1 A1");
+    let load = |file: &Path, generation: u64| {
+        let (code, report) = host.reload_from("upper", file);
+        assert_eq!((code, &report["generation"]), (Some(0), &json!(generation)), "{report}");
+        assert_eq!(report["probation"]["state"], "under-way", "{report}");
+    };
+    let back = |generation: u64| {
+        let out = host.cli(&["rollback", "upper"]);
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        let words = format!("upper: rolled back to generation {generation}, build ");
+        assert!(out.status.success() && said.starts_with(&words), "{said}{out:?}");
+        assert_eq!(host.generation("upper"), generation);
+        let line = host.last_ledger_line();
+        assert_eq!((&line["outcome"], &line["generation"]), (&json!("rolled-back"), &json!(generation)));
+        assert_eq!(line["build"], host.service("upper")["build"], "{line}");
+    };
+    let stays = |why: &str| {
+        let out = host.cli(&["rollback", "upper"]);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(1) && said.contains(why), "{said}");
+    };
+
+    stays("no build of upper but generation 1 is kept (limit builds_kept)");
+    load(&two, 2);
+    load(&three, 3);
+    assert_eq!(client.ask("b"), "2 B3");
+    back(2);
+    assert_eq!(client.ask("c"), "3 C2");
+    back(1);
+    assert_eq!(client.ask("d"), "4 D1");
+    stays("no build from before generation 1 of upper is kept; `--to` goes to others: 2, 3");
+
+    // Generations 2 and 3 were left behind.
+    load(&two, 4);
+    assert_eq!(client.ask("e"), "5 E2");
+    kill_worker(&host);
+    assert_eq!(client.ask("f"), "6 F2");
+    back(1);
+    assert_eq!(client.ask("g"), "7 G1");
 }
 
 /// Three versions up, and down again, by an operator; states and tables are what they were.

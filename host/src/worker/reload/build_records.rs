@@ -114,8 +114,27 @@ impl LibraryRecord {
         }
     }
 
-    /// The build that a rollback without a generation goes to: the last one that passed its
-    /// probation, else the one of the next lower generation.
+    /// The build that an operator's rollback without a generation goes to: the one that the present
+    /// one has replaced. If that one is not kept, the next lower generation that is.
+    pub(in crate::worker) fn replaced(&self) -> Option<&RunningBuild> {
+        let standby = self.probation.as_ref().map(|p| &p.before);
+        let kept = || self.earlier.iter().chain(standby);
+        let lower = kept().filter(|b| b.generation < self.current.generation);
+        let replaced = kept().find(|b| b.generation == self.current.replaced);
+        replaced.or(lower.max_by_key(|b| b.generation))
+    }
+
+    /// Generation that a build has replaced which is about to take charge. `back`: it takes charge
+    /// again, and has replaced what it replaced at first.
+    pub(in crate::worker) fn replaced_by(&self, generation: u64, back: bool) -> u64 {
+        match back {
+            false => self.current.generation,
+            true => self.builds().find(|b| b.generation == generation).map_or(0, |b| b.replaced),
+        }
+    }
+
+    /// The build that the host's own rollback goes to: the last one that passed its probation, else
+    /// the one of the next lower generation.
     pub(in crate::worker) fn before(&self) -> Option<&RunningBuild> {
         let earlier = self.earlier.iter().filter(|b| b.generation < self.current.generation);
         self.probation.as_ref().map(|p| &p.before).or(earlier.max_by_key(|b| b.generation))
@@ -375,7 +394,17 @@ mod tests {
         let (hash, entry) = (String::new(), String::new());
         let library = "a".into();
         let files = FileContents::default();
-        RunningBuild { library, generation, hash, copy, entry, settings: None, files, static_tls: 0 }
+        RunningBuild {
+            library,
+            generation,
+            hash,
+            copy,
+            entry,
+            settings: None,
+            files,
+            static_tls: 0,
+            replaced: 0,
+        }
     }
 
     #[test]
@@ -392,9 +421,41 @@ mod tests {
         assert_eq!((generations(&r), r.before().map(|b| b.generation)), (vec![5, 3, 2], Some(3)));
         r.probation = Some(OnProbation { before: build(1), until_ns: 0, line: 0 });
         assert_eq!(r.before().map(|b| b.generation), Some(1));
+        assert_eq!(r.replaced().map(|b| b.generation), Some(3), "an operator's goes one step");
         assert!(r.copies().contains(Path::new("1.so")), "{:?}", r.copies());
         let read: LibraryRecord = serde_json::from_slice(&serde_json::to_vec(&r).unwrap()).unwrap();
         assert_eq!(read.copies(), r.copies());
+    }
+
+    /// A rollback goes to what the build replaced, which need not be the generation below.
+    #[test]
+    fn a_rollback_goes_to_the_build_before() {
+        let mut r = LibraryRecord::first("a.so".into(), None, 1, build(1));
+        let load = |r: &mut LibraryRecord, n: u64, back: bool| {
+            let replaced = r.replaced_by(n, back);
+            r.put_in_charge(RunningBuild { replaced, ..build(n) }, 2);
+        };
+        let before = |r: &LibraryRecord| r.replaced().map(|b| b.generation);
+        assert_eq!(before(&r), None);
+        load(&mut r, 2, false);
+        load(&mut r, 1, true);
+        assert_eq!(before(&r), None, "never forth");
+        load(&mut r, 3, false);
+        assert_eq!(before(&r), Some(1), "2 was left behind");
+        load(&mut r, 1, true);
+        load(&mut r, 3, true);
+        assert_eq!(before(&r), Some(1));
+        load(&mut r, 4, false);
+        load(&mut r, 5, false);
+        load(&mut r, 3, true);
+        // Generation 1 is not kept any more.
+        assert_eq!(before(&r), None);
+        let mut older = LibraryRecord::first("a.so".into(), None, 1, build(1));
+        (2..=3).for_each(|n| older.put_in_charge(build(n), 2));
+        assert_eq!(before(&older), Some(2), "a record of an older host");
+        older.earlier.clear();
+        older.probation = Some(OnProbation { before: build(1), until_ns: 0, line: 0 });
+        assert_eq!(before(&older), Some(1), "none is kept but the one that stands by");
     }
 
     /// The records of the store that `tests/tests/old_store.rs` describes.

@@ -215,6 +215,7 @@ fn record_of(
         return LibraryRecord::first(library.path.clone(), seen, highest, current);
     };
     let Charge { back, on_probation, until_ns } = *charge;
+    let current = RunningBuild { replaced: record.replaced_by(current.generation, back), ..current };
     let converts = shell.core.converts(&current.library);
     // A build that replaces one on probation may only be rolled back to the last that passed.
     let before = record.probation.take().map_or_else(|| record.current.clone(), |p| p.before);

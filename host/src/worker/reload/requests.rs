@@ -16,8 +16,10 @@ use crate::admin::query::{Answer, CanaryRequest, ReloadRequest};
 use crate::clock::now_ns;
 use crate::config::Config;
 use crate::plugin::prepare::{Against, Job};
+use crate::worker::reload::build_records::LibraryRecord;
 use crate::worker::reload::canary_list::no_canary;
 use crate::worker::reload::carry_out::{Deferred, ReloadDriver, part_of};
+use crate::worker::reload::running_build::RunningBuild;
 use crate::worker::shell::Shell;
 use greenroom_core::core::Core;
 use greenroom_core::ledger::{Outcome, Report};
@@ -77,8 +79,8 @@ impl ReloadDriver {
         self.against.get(&request.id).cloned()
     }
 
-    /// Requests a rollback for an operator, to generation `to` or to the previous build. `reply`
-    /// gets the number of reports, then the report.
+    /// Requests a rollback for an operator, to generation `to` or to the build that the present one
+    /// has replaced, on probation or not. `reply` gets the number of reports, then the report.
     ///
     /// The earlier build is loaded from its private copy with its own settings. All steps of a
     /// reload follow, because data may have changed since that build ran. If the generation is not
@@ -100,18 +102,9 @@ impl ReloadDriver {
             let record = shell.builds.get(id).ok_or_else(|| format!("{name} runs no build"))?;
             let wanted = match to {
                 Some(n) => record.earlier.iter().chain([&record.current]).find(|b| b.generation == n),
-                None => record.before(),
+                None => record.replaced(),
             };
-            let wanted = wanted.ok_or_else(|| {
-                let kept: Vec<_> = record.earlier.iter().map(|b| b.generation.to_string()).collect();
-                let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
-                let which = to.map_or("an earlier one".to_owned(), |n| format!("generation {n}"));
-                format!(
-                    "{which} of {} is not kept; there are: {kept} (limit builds_kept)",
-                    record.current.library
-                )
-            })?;
-            Ok((id, wanted.clone()))
+            Ok((id, wanted.ok_or_else(|| not_kept(record, to))?.clone()))
         });
         match found {
             Err(text) => {
@@ -335,6 +328,24 @@ impl ReloadDriver {
         } else {
             self.handle(shell, Event::Requested(requests));
         }
+    }
+}
+
+/// Reason why there is no build to roll back to, with the generations that are kept. Some may be
+/// later ones, to which `--to` goes.
+fn not_kept(record: &LibraryRecord, to: Option<u64>) -> String {
+    let RunningBuild { library, generation, .. } = &record.current;
+    let kept: Vec<_> = record.earlier.iter().map(|b| b.generation.to_string()).collect();
+    let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
+    match to {
+        None if record.earlier.is_empty() => {
+            format!("no build of {library} but generation {generation} is kept (limit builds_kept)")
+        }
+        Some(n) => format!("generation {n} of {library} is not kept; there are: {kept} (limit builds_kept)"),
+        None => format!(
+            "no build from before generation {generation} of {library} is kept; `--to` goes to others: {kept} \
+             (limit builds_kept)"
+        ),
     }
 }
 

@@ -33,6 +33,9 @@ pub(in crate::worker) struct RunningBuild {
     /// Bytes of initial-exec thread-local storage that each process takes for it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub static_tls: u64,
+    /// Generation that it replaced when it was committed; 0: none, or an older host's record.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub replaced: u64,
 }
 
 /// Whether a number is left out of a record.
@@ -51,7 +54,7 @@ impl RunningBuild {
     ) -> RunningBuild {
         let Build { library, generation, hash } = build.clone();
         let settings = Some(settings);
-        RunningBuild { library, generation, hash, copy, entry, settings, files, static_tls: 0 }
+        RunningBuild { library, generation, hash, copy, entry, settings, files, static_tls: 0, replaced: 0 }
     }
 
     /// The build, as the core names it: library, generation and hash.
