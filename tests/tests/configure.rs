@@ -428,6 +428,77 @@ fn what_no_start_takes_no_check_and_no_reload_takes() {
     }
 }
 
+/// Entries of the status about files of the configuration: the last part of the path, the values
+/// that differ, and the reason.
+fn not_in_force(host: &Host) -> Vec<(String, String, Option<String>)> {
+    let status = host.json(&["status", "--json"]);
+    let all = status["host"]["configuration"].as_array().expect("files");
+    let entry = |file: &Value| {
+        let path = Path::new(file["path"].as_str().expect("a path"));
+        let values = file["values"].as_array().expect("values").iter().map(|v| v.as_str().expect("a name"));
+        (
+            path.file_name().expect("a name").to_string_lossy().into_owned(),
+            values.collect::<Vec<_>>().join(", "),
+            file["reason"].as_str().map(str::to_owned),
+        )
+    };
+    all.iter().map(entry).collect()
+}
+
+/// Waits until the status names one file of the configuration with these values, and a reason with
+/// these words, if any.
+#[track_caller]
+fn wait_not_in_force(host: &Host, name: &str, values: &str, reason: Option<&str>) {
+    wait_for(&format!("{name} with {values:?} and {reason:?}: {:?}", not_in_force(host)), || {
+        let [(path, differ, why)] = &not_in_force(host)[..] else { return None };
+        let is_why = match (why, reason) {
+            (Some(why), Some(reason)) => why.contains(reason),
+            (why, reason) => why.is_none() && reason.is_none(),
+        };
+        (path == name && differ == values && is_why).then_some(())
+    });
+}
+
+fn status_text(host: &Host) -> String {
+    String::from_utf8(host.cli(&["status"]).stdout).expect("UTF-8")
+}
+
+#[test]
+fn the_status_names_a_configuration_that_is_not_in_force() {
+    let live = Live::serve(&text("", "", ANY));
+    let host = &live.host;
+    assert_eq!(not_in_force(host), []);
+
+    live.write(&text("idle_ms = 3600000", "", ANY));
+    wait_not_in_force(host, "greenroom.toml", "limits.idle_ms", None);
+    let said = status_text(host);
+    let line = format!(
+        "file {} of the configuration is not what is in force: limits.idle_ms; `greenroom reload --config` puts",
+        live.file.display()
+    );
+    assert!(said.contains(&line), "{said}");
+
+    // A fault of the file, and a refusal of what it holds.
+    live.write("[limits]\nidle = 1\n");
+    wait_not_in_force(host, "greenroom.toml", "", Some("line 2"));
+    assert!(status_text(host).contains("of the configuration can't be used; /"), "{}", status_text(host));
+    assert!(!host.cli(&["reload", "--config"]).status.success());
+    assert!(status_text(host).contains("of the configuration can't be used; it was refused"));
+    let too_small = text("frame_bytes_max = 100", "", ANY);
+    assert!(!live.configure(&too_small).status.success());
+    wait_not_in_force(host, "greenroom.toml", "limits.frame_bytes_max", Some("frame_bytes_max"));
+    std::fs::remove_file(&live.file).expect("it is there");
+    wait_not_in_force(host, "greenroom.toml", "", Some("No such file"));
+
+    // In force, whether the host follows the file or the file the host.
+    live.takes(&text("idle_ms = 3600000", "", ANY));
+    wait_for("nothing that differs", || not_in_force(host).is_empty().then_some(()));
+    live.write(&text("idle_ms = 1", "", ANY));
+    wait_not_in_force(host, "greenroom.toml", "limits.idle_ms", None);
+    live.write(&format!("# The same.\n{}", text("idle_ms = 3600000", "", ANY)));
+    wait_for("nothing that differs", || not_in_force(host).is_empty().then_some(()));
+}
+
 /// Paths that no message can hold: refused where they are named, left out where they are found.
 #[test]
 fn paths_that_are_no_text_are_refused_or_left_out_by_name() {
@@ -618,6 +689,10 @@ fn files_of_settings_are_held_with_the_build() {
     // A line that the handler refuses changes nothing, and says which.
     std::fs::write(&words, "four\nfour five\n").expect("a file");
     host.wait_log(&format!("{}:2: two words", words.display()));
+    wait_not_in_force(&host, "words", "", Some(":2: two words"));
+    let said = status_text(&host);
+    let line = format!("file {} of settings is not what is in force; it was refused", words.display());
+    assert!(said.contains(&line), "{said}");
     assert_eq!((client.ask("?"), host.generation("held")), ("3 three".to_owned(), 2));
     let check = host.command(&["serve", "--check-config", "-c"]).arg(&file).arg(&library).output();
     let check = check.expect("greenroom");
@@ -648,6 +723,22 @@ fn files_of_settings_are_held_with_the_build() {
     std::fs::write(&words, text + "#").expect("a file");
     host.wait_log("words the files of all settings have more than 1048576 bytes");
     assert_eq!(client.ask("?"), "10 six");
+
+    // Without a watch the status alone tells of it.
+    std::fs::write(&words, "six\n").expect("a file");
+    let host = Host::serve_with(&[], &[&library], |c| {
+        c.arg("--no-watch").arg("--config").arg(&file);
+    });
+    assert_eq!(not_in_force(&host), []);
+    std::fs::write(&words, "seven\n").expect("a file");
+    wait_not_in_force(&host, "words", "", None);
+    std::fs::remove_file(&words).expect("it is there");
+    wait_not_in_force(&host, "words", "", Some("No such file"));
+    std::fs::write(&words, "seven\n").expect("a file");
+    wait_not_in_force(&host, "words", "", None);
+    assert!(host.cli(&["reload", "--config"]).status.success());
+    assert_eq!(not_in_force(&host), []);
+    assert_eq!(Client::connect(host.addr("held")).ask("?"), "1 seven");
 }
 
 const SLOW: &str = r#"

@@ -117,6 +117,40 @@ fn a_reload_looks_its_path_up_anew_and_status_names_a_file_that_does_not_run() {
     wait_for("no file that differs", || files(&host).is_empty().then_some(()));
 }
 
+/// A file whose build runs as a canary is loaded, and the status says so.
+#[test]
+fn the_status_tells_a_file_that_runs_as_a_canary() {
+    let base = tempfile::tempdir().expect("a directory");
+    let dir = base.path();
+    releases(dir);
+    let current = dir.join("current");
+    symlink("1", &current).expect("a link");
+    let host = Host::serve_with(&["upper"], &[&current.join("libupper.so")], |c| {
+        c.arg("--no-watch");
+    });
+    point(&current, "2");
+    assert_eq!(wait_file(&host, None)["is_canary"], Value::Null);
+
+    let out = host.cli(&["reload", "upper", "--canary", "50%"]);
+    assert!(out.status.success(), "{out:?}");
+
+    assert_eq!(wait_file(&host, None)["is_canary"], true);
+    let said = || String::from_utf8(host.cli(&["status"]).stdout).expect("UTF-8");
+    let text = said();
+    assert!(text.contains("; it runs as a canary; `greenroom canary` has more"), "{text}");
+    assert!(!text.contains("not loaded yet"), "{text}");
+    // A later file is none of the canary's.
+    point(&current, "3");
+    wait_for("a file that no canary runs", || {
+        wait_file(&host, None).get("is_canary").is_none().then_some(())
+    });
+    assert!(said().contains("not loaded yet"));
+    point(&current, "2");
+    wait_for("the canary's file", || (wait_file(&host, None)["is_canary"] == true).then_some(()));
+    assert!(host.cli(&["canary", "cancel", "upper"]).status.success());
+    assert_eq!(wait_file(&host, None)["is_canary"], Value::Null);
+}
+
 /// A path in JSON.
 fn json(path: &Path) -> Value {
     path.to_str().expect("UTF-8").into()

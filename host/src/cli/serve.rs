@@ -261,7 +261,7 @@ fn log_process(user: Option<&HostUser>) {
 fn watch_files(keeper: &Keeper, found: &Found, watch: bool) -> Result<(), String> {
     let mailbox = keeper.mailbox().for_kind(Event::Watched);
     // After the host has stopped a post is refused, and nobody needs it any more.
-    match watch::start(found, keeper.settings_files(), move |news| _ = mailbox.post(news)) {
+    match watch::start(found, keeper.config_files(), move |news| _ = mailbox.post(news)) {
         Err(why) if !watch => tracing::warn!("{why}"),
         other => return other,
     }

@@ -10,7 +10,9 @@ use crate::cli::table::{Form, Table, table};
 use crate::cli::watch::Watch;
 use crate::printable::one_line;
 use crate::protocol::admin::{AdminCommand, Reply};
-use crate::protocol::status::{Failing, FileStatus, HostStatus, JobsStatus, ServiceStatus, Status, stacks};
+use crate::protocol::status::{
+    ConfigFileStatus, Failing, FileStatus, HostStatus, JobsStatus, ServiceStatus, Status, stacks,
+};
 use clap::Args;
 use std::fmt::Write;
 use std::path::Path;
@@ -141,6 +143,11 @@ fn tell_files(host: &HostStatus, out: &mut String) {
     for file in host.files.iter().filter(|file| !told(file)) {
         let _ = writeln!(out, "{}", one_line(&file_line(file)));
     }
+    for file in &host.configuration {
+        let is_told = |why: &String| host.failing.iter().any(|part| part.why == *why);
+        let _ =
+            writeln!(out, "{}", one_line(&config_file_line(file, file.reason.as_ref().is_some_and(is_told))));
+    }
     if let Some(why) = &host.slow_look {
         let _ = writeln!(out, "changed files are noticed late: {}", one_line(why));
     }
@@ -151,9 +158,26 @@ fn file_line(file: &FileStatus) -> String {
     let why = match (&file.reason, &file.build) {
         (Some(reason), Some(_)) => format!("refused: {reason}"),
         (Some(reason), None) => reason.clone(),
+        (None, _) if file.is_canary => "it runs as a canary; `greenroom canary` has more".to_owned(),
         (None, _) => "not loaded yet; `greenroom reload` loads it".to_owned(),
     };
     format!("file {} {}; {why}", file.path.display(), holds_and_runs(file))
+}
+
+/// Line about a file of the configuration that is not in force. `is_told`: the reason stands above.
+fn config_file_line(file: &ConfigFileStatus, is_told: bool) -> String {
+    let which = if file.is_of_settings { "of settings" } else { "of the configuration" };
+    let holds = match (&file.reason, file.values.is_empty()) {
+        (Some(_), true) if !file.is_of_settings => "can't be used".to_owned(),
+        (_, true) => "is not what is in force".to_owned(),
+        (_, false) => format!("is not what is in force: {}", file.values.join(", ")),
+    };
+    let why = match &file.reason {
+        Some(_) if is_told => "it was refused".to_owned(),
+        Some(reason) => reason.clone(),
+        None => "`greenroom reload --config` puts it in force".to_owned(),
+    };
+    format!("file {} {which} {holds}; {why}", file.path.display())
 }
 
 /// Build that a file holds, and the one that runs.

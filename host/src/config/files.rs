@@ -9,7 +9,7 @@ use crate::config::{Config, is_text};
 use crate::sys::regular_file;
 use greenroom_state::settings_file::{FILES_BYTES_MAX, READ_FILE, SHA256, SettingsFile};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -41,20 +41,36 @@ impl Config {
     /// not; `None`: the file is none that can be read.
     pub fn files_named_in(path: &Path) -> Option<BTreeSet<PathBuf>> {
         let root: Table = std::fs::read_to_string(path).ok()?.parse().ok()?;
-        let mut all = BTreeSet::new();
+        let mut all = BTreeMap::new();
         for service in root.get("service").and_then(Value::as_table).into_iter().flat_map(|s| s.values()) {
             let settings = service.get("settings").and_then(Value::as_table);
             settings.into_iter().for_each(|settings| collect(settings, &mut all));
         }
         let base = path.parent().unwrap_or(Path::new(""));
-        Some(all.into_iter().map(|file| base.join(file)).collect())
+        Some(all.into_keys().map(|file| base.join(file)).collect())
     }
 
     /// Paths of the files that settings name.
     pub fn files(&self) -> BTreeSet<PathBuf> {
-        let mut all = BTreeSet::new();
+        self.hashes_of_files().into_keys().collect()
+    }
+
+    /// Paths of the files that settings name, each with the SHA-256 of what was read there.
+    pub fn hashes_of_files(&self) -> BTreeMap<PathBuf, String> {
+        let mut all = BTreeMap::new();
         self.service.values().for_each(|service| collect(&service.settings, &mut all));
         all
+    }
+
+    /// Copy of this configuration without what was read in the files of its settings.
+    pub fn without_hashes(&self) -> Config {
+        let mut config = Config { files: FileContents::default(), ..self.clone() };
+        let mut blank = |path: &str| Ok([(READ_FILE, path.to_owned()), (SHA256, String::new())]);
+        for service in config.service.values_mut() {
+            // Fails only if a file can't be read, and none is.
+            let _ = each_file("", &mut service.settings, &mut blank);
+        }
+        config
     }
 }
 
@@ -88,10 +104,11 @@ fn in_value(at: &str, value: &mut Value, read: &mut ReadFile<'_>) -> Result<(), 
     }
 }
 
-/// Collects the paths of a table's files.
-fn collect(table: &Table, all: &mut BTreeSet<PathBuf>) {
+/// Collects the paths of a table's files, with their hashes.
+fn collect(table: &Table, all: &mut BTreeMap<PathBuf, String>) {
     if let Some(path) = path_of(table) {
-        all.insert(path.into());
+        let sha256 = table.get(SHA256).and_then(Value::as_str).unwrap_or_default();
+        all.insert(path.into(), sha256.to_owned());
         return;
     }
     let mut values: Vec<_> = table.values().collect();
@@ -157,6 +174,7 @@ mod tests {
         write("a", b"two");
         let again = read.with_files_read_again().unwrap();
         assert_eq!(read.changes(&again).1, ["service.s.settings.l", "service.s.settings.x.sha256"]);
+        assert_eq!(read.without_hashes().changes(&again.without_hashes()), (Vec::new(), Vec::new()));
         write("long", &vec![0; FILES_BYTES_MAX]);
         for (settings, says) in [
             ("{ x = [{ y = { read_file = \"none\" } }] }", "service.s.settings.x.0.y: "),

@@ -1,11 +1,13 @@
-//! Files of libraries, and the builds that run: `status` names those that differ.
+//! Files of libraries and of the configuration: `status` names those that differ from what runs,
+//! or is in force.
 //!
 //! The watching thread says what a file holds, and the worker which build of it runs and what it
 //! refused. Both are kept while no worker lives. A library whose file was never refused and whose
 //! build never ran is none of this host's: it may be any library beside handlers.
 
+use crate::config::Config;
 use crate::plugin::watch::{SettingsFiles, WatchNews};
-use crate::protocol::status::FileStatus;
+use crate::protocol::status::{ConfigFileStatus, FileStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -19,7 +21,14 @@ pub(super) struct LibraryFiles {
     slow: Option<String>,
     /// Files that settings name, shared with the thread that watches.
     settings: SettingsFiles,
+    /// Hashes of those files, or reasons why they can't be read, with the times of the news.
+    settings_hold: BTreeMap<PathBuf, Told<String>>,
+    /// Content of the configuration's file. `None`: not told yet.
+    config_holds: Option<Told<Config>>,
 }
+
+/// Content of a file, or the reason why it can't be used, and when that was told.
+type Told<T> = (Result<T, String>, Instant);
 
 /// A library's file.
 #[derive(Default)]
@@ -49,6 +58,10 @@ impl LibraryFiles {
         match news {
             WatchNews::Changed(_) | WatchNews::Settings => {}
             WatchNews::Holds(path, holds) => self.holds(path, holds),
+            WatchNews::HoldsSettings(path, holds) => {
+                _ = self.settings_hold.insert(path, (holds, Instant::now()));
+            }
+            WatchNews::HoldsConfig(holds) => self.config_holds = Some((*holds, Instant::now())),
             WatchNews::Slow(why) => self.slow = why,
         }
     }
@@ -102,9 +115,49 @@ impl LibraryFiles {
         self.slow.clone()
     }
 
-    /// Files that are not the build that runs. O(files).
-    pub(super) fn differing(&self) -> Vec<FileStatus> {
-        self.files.iter().filter_map(|(path, file)| file.status(path.clone())).collect()
+    /// Files that are not the build that runs. `is_canary`: whether a build runs as a canary.
+    /// O(files).
+    pub(super) fn differing(&self, is_canary: impl Fn(&str) -> bool) -> Vec<FileStatus> {
+        let mut all: Vec<_> =
+            self.files.iter().filter_map(|(path, file)| file.status(path.clone())).collect();
+        all.iter_mut().for_each(|file| file.is_canary = file.build.as_deref().is_some_and(&is_canary));
+        all
+    }
+
+    /// Files of the configuration that hold something else than is in force. `path`: the
+    /// configuration's own. `refused`: reason and time of the last refusal of a configuration.
+    /// O(values).
+    pub(super) fn not_in_force(
+        &self,
+        in_force: &Config,
+        path: Option<&Path>,
+        refused: Option<(&str, Instant)>,
+    ) -> Vec<ConfigFileStatus> {
+        // A refusal a moment before the news may be that of this content: an operator asked before
+        // the watch told.
+        let reason = |told: &Instant| {
+            refused.filter(|(_, at)| *at + TOLD_AFTER >= *told).map(|(why, _)| why.to_owned())
+        };
+        let of_config = path.zip(self.config_holds.as_ref()).and_then(|(path, (holds, at))| {
+            let (values, reason) = match holds {
+                Err(why) => (Vec::new(), Some(why.clone())),
+                Ok(config) => match in_force.without_hashes().changes(config) {
+                    (fixed, live) if fixed.is_empty() && live.is_empty() => return None,
+                    (fixed, live) => ([fixed, live].concat(), reason(at)),
+                },
+            };
+            Some(ConfigFileStatus { path: path.into(), is_of_settings: false, values, reason })
+        });
+        let of_settings = in_force.hashes_of_files().into_iter().filter_map(|(path, in_force)| {
+            let (holds, at) = self.settings_hold.get(&path)?;
+            let reason = match holds {
+                Ok(hash) if *hash == in_force => return None,
+                Ok(_) => reason(at),
+                Err(why) => Some(why.clone()),
+            };
+            Some(ConfigFileStatus { path, is_of_settings: true, values: Vec::new(), reason })
+        });
+        of_config.into_iter().chain(of_settings).collect()
     }
 }
 
@@ -129,6 +182,7 @@ impl LibraryFile {
             build,
             runs,
             reason,
+            is_canary: false,
         })
     }
 }
@@ -145,9 +199,9 @@ mod tests {
         files.holds("b.so".into(), Ok(text("9")));
         files.holds("a.so".into(), Ok(text("1")));
         files.runs("a.so".into(), text("a"), text("1"));
-        assert_eq!(files.differing(), []);
+        assert_eq!(files.differing(|_| false), []);
         files.refused("a.so".into(), text(""), text("it is open to others"));
-        assert_eq!(files.differing(), []);
+        assert_eq!(files.differing(|_| false), []);
         files.holds("a.so".into(), Ok(text("2")));
         let of = |build: Option<&str>, reason: Option<&str>| FileStatus {
             path: "a.so".into(),
@@ -155,19 +209,47 @@ mod tests {
             build: build.map(text),
             runs: Some(text("1")),
             reason: reason.map(text),
+            is_canary: false,
         };
         // Refused a moment ago, and not read: it may have been this content.
-        assert_eq!(files.differing(), [of(Some("2"), Some("it is open to others"))]);
+        assert_eq!(files.differing(|_| false), [of(Some("2"), Some("it is open to others"))]);
         files.refused("a.so".into(), text("2"), text("no"));
-        assert_eq!(files.differing(), [of(Some("2"), Some("no"))]);
+        assert_eq!(files.differing(|_| false), [of(Some("2"), Some("no"))]);
         files.holds("a.so".into(), Ok(text("3")));
-        assert_eq!(files.differing(), [of(Some("3"), None)]);
+        assert_eq!(files.differing(|_| false), [of(Some("3"), None)]);
+        let as_canary = FileStatus { is_canary: true, ..of(Some("3"), None) };
+        assert_eq!(files.differing(|build| build == "3"), [as_canary]);
         files.holds("a.so".into(), Err(text("gone")));
-        assert_eq!(files.differing(), [of(None, Some("gone"))]);
+        assert_eq!(files.differing(|_| false), [of(None, Some("gone"))]);
         files.holds("a.so".into(), Ok(text("1")));
-        assert_eq!(files.differing(), []);
+        assert_eq!(files.differing(|_| false), []);
         // Refused at the start: none runs.
         files.refused("b.so".into(), text("9"), text("never"));
-        assert_eq!(files.differing()[0].reason.as_deref(), Some("never"));
+        assert_eq!(files.differing(|_| false)[0].reason.as_deref(), Some("never"));
+    }
+
+    #[test]
+    fn a_configuration_that_is_not_in_force_is_named_with_the_last_refusal_of_it() {
+        let mut files = LibraryFiles::default();
+        let in_force = Config::default();
+        let path = Some(Path::new("a.toml"));
+        assert_eq!(files.not_in_force(&in_force, path, None), []);
+        files.hear(WatchNews::HoldsConfig(Box::new(Ok(Config::default()))));
+        let now = Instant::now();
+        assert_eq!(files.not_in_force(&in_force, path, Some(("no", now))), []);
+        files.hear(WatchNews::HoldsConfig(Box::new(Ok(Config { watch: false, ..Config::default() }))));
+        let of = |values: &[&str], reason: Option<&str>| ConfigFileStatus {
+            path: "a.toml".into(),
+            is_of_settings: false,
+            values: values.iter().map(|v| v.to_string()).collect(),
+            reason: reason.map(str::to_owned),
+        };
+        assert_eq!(files.not_in_force(&in_force, path, None), [of(&["watch"], None)]);
+        assert_eq!(files.not_in_force(&in_force, path, Some(("no", now))), [of(&["watch"], Some("no"))]);
+        // Refused long before the content was this one.
+        files.config_holds.as_mut().unwrap().1 += 2 * TOLD_AFTER;
+        assert_eq!(files.not_in_force(&in_force, path, Some(("no", now))), [of(&["watch"], None)]);
+        files.hear(WatchNews::HoldsConfig(Box::new(Err("line 1".into()))));
+        assert_eq!(files.not_in_force(&in_force, path, None), [of(&[], Some("line 1"))]);
     }
 }

@@ -18,7 +18,7 @@ use crate::keeper::configure::Proposed;
 use crate::keeper::events::Event;
 use crate::keeper::handshaker_process;
 use crate::keeper::peer_watch::PeerWatch;
-use crate::plugin::watch::SettingsFiles;
+use crate::plugin::watch::ConfigFiles;
 use crate::protocol::admin::{AdminCommand, TAKES_NO_COMMANDS};
 use crate::protocol::keeper::ToWorker;
 use crate::protocol::link::to_file;
@@ -44,10 +44,10 @@ fn with_files(config: Config, in_force: &TlsSettings) -> Result<Config, String> 
 }
 
 impl Keeper {
-    /// Files that settings name, as the thread that watches is to know them.
-    pub fn settings_files(&self) -> SettingsFiles {
+    /// Files of the configuration, as the thread that watches is to know them.
+    pub fn config_files(&self) -> ConfigFiles {
         self.files.watch_settings(self.options.config.files());
-        self.files.settings()
+        ConfigFiles { source: self.options.source.clone(), settings: self.files.settings() }
     }
 
     /// Begins to read the configuration, on a thread of its own. The result comes as

@@ -6,7 +6,7 @@
 use crate::keeper::Keeper;
 use crate::keeper::phase::Phase;
 use crate::protocol::keeper::HeldPort;
-use crate::protocol::status::{HostStatus, ServiceStatus, Status, stacks};
+use crate::protocol::status::{ConfigFileStatus, HostStatus, ServiceStatus, Status, stacks};
 use greenroom_core::limits::names::Limit;
 use greenroom_state::address::Address;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -40,7 +40,8 @@ impl Keeper {
                 failing: self.acceptor.failing().into_iter().chain(self.failing.all()).collect(),
                 missing: self.belongings.missing(),
                 made_anew: self.belongings.made_anew(),
-                files: self.files.differing(),
+                files: self.files.differing(|build| self.is_canary(build)),
+                configuration: self.config_files_not_in_force(),
                 slow_look: self.files.slow_look(),
                 longest_pass_ms: board.longest_pass_ms(),
                 confinement: self.options.confined.clone(),
@@ -50,6 +51,17 @@ impl Keeper {
             },
             services: self.worker.services().map(|s| self.with_stacks(s.clone())).collect(),
         }
+    }
+
+    /// Whether a build runs as a canary.
+    fn is_canary(&self, build: &str) -> bool {
+        self.worker.services().any(|s| s.canary.as_ref().is_some_and(|c| c.build == build))
+    }
+
+    /// Files of the configuration that are not in force.
+    fn config_files_not_in_force(&self) -> Vec<ConfigFileStatus> {
+        let path = self.options.source.path.as_deref();
+        self.files.not_in_force(&self.options.config, path, self.failing.last("configuration"))
     }
 
     /// Reason why new connections are not served now. `None`: they are.

@@ -1,4 +1,5 @@
-//! Watch over files of libraries and settings: reports each that changed, and what a library holds.
+//! Watch over files of libraries and of the configuration: reports each that changed, and what it
+//! holds.
 //!
 //! A file changes in two ways: somebody writes it, or its path leads to another file. So a path is
 //! looked up anew each time, through all links. Two sources find a change:
@@ -14,9 +15,11 @@
 //! pauses.
 //!
 //! The thread runs in the keeper, and needs no worker. A look costs a stat for each file and a
-//! few calls for each path. A report reads the file once, for its hash.
+//! few calls for each path. A report reads the file once, for its hash, or for the values of a
+//! configuration. One that cannot be used is read at each look: the fault may be in another file.
 
-use crate::config::is_text;
+use crate::config::source::ConfigSource;
+use crate::config::{Config, is_text};
 use crate::plugin::lookups::deciding_entries;
 use crate::plugin::notices::Notices;
 use crate::plugin::stage::{QUIET, hash_of};
@@ -38,6 +41,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Files that settings name. The keeper changes them with the configuration in force.
 pub type SettingsFiles = Arc<Mutex<BTreeSet<PathBuf>>>;
 
+/// Files of the configuration.
+pub struct ConfigFiles {
+    /// The configuration itself.
+    pub source: ConfigSource,
+    /// Files that its settings name.
+    pub settings: SettingsFiles,
+}
+
 /// News of the watched files.
 #[derive(Debug)]
 pub enum WatchNews {
@@ -47,6 +58,10 @@ pub enum WatchNews {
     Settings,
     /// The library's file has this hash, or can't be read for this reason.
     Holds(PathBuf, Result<String, String>),
+    /// The file that settings name has this hash, or can't be read for this reason.
+    HoldsSettings(PathBuf, Result<String, String>),
+    /// The configuration's file holds this, or can't be used for this reason.
+    HoldsConfig(Box<Result<Config, String>>),
     /// The system gives no notice of changes, for this reason; `None`: it does again.
     Slow(Option<String>),
 }
@@ -56,14 +71,16 @@ pub enum WatchNews {
 /// Fails if the system has no thread to give.
 pub fn start(
     found: &Found,
-    settings: SettingsFiles,
+    config: ConfigFiles,
     tell: impl Fn(WatchNews) + Send + 'static,
 ) -> Result<(), String> {
     let (sender, events) = channel();
     let mut watch = Watch {
         libraries: found.libraries.iter().map(|(path, _)| path.clone()).collect(),
         directories: found.directories.clone(),
-        settings,
+        settings: config.settings,
+        source: config.source,
+        unusable: None,
         notices: Notices::new(sender),
         slow: None,
         files: BTreeMap::new(),
@@ -96,6 +113,10 @@ struct Watch {
     directories: Vec<PathBuf>,
     /// Files that settings name.
     settings: SettingsFiles,
+    /// The configuration.
+    source: ConfigSource,
+    /// Reason why the configuration's file can't be used, as it was told.
+    unusable: Option<String>,
     notices: Notices,
     /// Reason why the system gives no notice, as it was told.
     slow: Option<String>,
@@ -118,8 +139,12 @@ struct Watch {
 impl Watch {
     /// Collects events, and reports each file once it is quiet. Returns only if the events end.
     fn run(mut self, events: &Receiver<notify::Result<Event>>, tell: impl Fn(WatchNews)) {
-        for path in self.files.keys().filter(|path| !self.is_of_settings(path)) {
-            tell(WatchNews::Holds(path.clone(), hash_of(path)));
+        for path in self.files.keys().filter(|path| !self.is_config(path)) {
+            tell(self.holds(path));
+        }
+        if self.source.path.is_some() {
+            // The file may have changed since the host has read it.
+            self.read_config(&tell);
         }
         loop {
             // While a file is pending, the wait is short: a file is reported about 50 ms after it
@@ -141,15 +166,20 @@ impl Watch {
             let pause = if self.due { LOOK_AGAIN } else { LOOK };
             if self.looked.elapsed() >= pause {
                 self.look(&tell);
+                if self.unusable.is_some() {
+                    self.read_config(&tell);
+                }
             }
             for path in self.take_quiet() {
-                if self.is_of_settings(&path) {
-                    tell(WatchNews::Settings);
+                if self.is_config(&path) {
+                    self.read_config(&tell);
                     continue;
                 }
-                tell(WatchNews::Changed(path.clone()));
-                let holds = hash_of(&path);
-                tell(WatchNews::Holds(path, holds));
+                tell(match self.is_of_settings(&path) {
+                    true => WatchNews::Settings,
+                    false => WatchNews::Changed(path.clone()),
+                });
+                tell(self.holds(&path));
             }
         }
     }
@@ -218,7 +248,7 @@ impl Watch {
         self.listed.clear();
         let mut paths = self.libraries.clone();
         let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        paths.extend(settings.iter().cloned());
+        paths.extend(settings.iter().chain(&self.source.path).cloned());
         paths.extend(self.files.keys().cloned());
         for dir in &self.directories {
             for entry in deciding_entries(dir) {
@@ -251,12 +281,33 @@ impl Watch {
                 self.pending.insert(path.clone(), Instant::now());
             }
             // A file that is gone from a directory is forgotten once that was reported.
-            let stays = self.libraries.contains(&path) || settings.contains(&path);
+            let stays = self.libraries.contains(&path) || settings.contains(&path) || self.is_config(&path);
             match now.is_some() || before.is_some() || stays {
                 true => _ = self.files.insert(path, now),
                 false => _ = self.files.remove(&path),
             }
         }
+    }
+
+    /// News of what a file of a library or of settings holds.
+    fn holds(&self, path: &Path) -> WatchNews {
+        let news = if self.is_of_settings(path) { WatchNews::HoldsSettings } else { WatchNews::Holds };
+        news(path.to_path_buf(), hash_of(path))
+    }
+
+    /// Reads the configuration, and tells what it holds. The same fault is told once.
+    fn read_config(&mut self, tell: &impl Fn(WatchNews)) {
+        let read = self.source.read().map(|config| config.without_hashes());
+        let unusable = read.as_ref().err().cloned();
+        if unusable.is_none() || unusable != self.unusable {
+            tell(WatchNews::HoldsConfig(Box::new(read)));
+        }
+        self.unusable = unusable;
+    }
+
+    /// Whether a file is the configuration.
+    fn is_config(&self, path: &Path) -> bool {
+        self.source.path.as_deref() == Some(path)
     }
 
     /// Whether a file is one that settings name.

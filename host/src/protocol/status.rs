@@ -64,6 +64,9 @@ pub struct HostStatus {
     /// too, as `library PATH`.
     #[serde(default)]
     pub files: Vec<FileStatus>,
+    /// Files of the configuration that are not in force: its own, and those that its settings name.
+    #[serde(default)]
+    pub configuration: Vec<ConfigFileStatus>,
     /// Reason why the system gives no notice of changed files, so that they are only looked at from
     /// time to time; null: it does.
     #[serde(default)]
@@ -107,6 +110,22 @@ pub struct FileStatus {
     /// SHA-256 of the build that runs; null: none.
     pub runs: Option<String>,
     /// Reason why the file was refused, or cannot be read; null: it was not tried.
+    pub reason: Option<String>,
+    /// The file's build runs as a canary.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_canary: bool,
+}
+
+/// A file of the configuration that holds something else than is in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfigFileStatus {
+    /// Path of the file.
+    pub path: PathBuf,
+    /// Settings name the file. False: it is the configuration itself.
+    pub is_of_settings: bool,
+    /// Names of the values that differ; none of a file that settings name, or that cannot be read.
+    pub values: Vec<String>,
+    /// Reason why the file was refused, or cannot be used; null: it was not tried.
     pub reason: Option<String>,
 }
 

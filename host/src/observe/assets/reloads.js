@@ -29,7 +29,7 @@ export function status(now, rates) {
     const file = files.find(f => f.library === s.library), rate = rates?.services[s.name];
     const waits = file && (file.reason
       ? el("span", { class: "bad", title: plain(file.reason) }, `build ${short(file.build)} refused`)
-      : el("span", { class: "waits" }, `build ${short(file.build)} waits`));
+      : el("span", { class: "waits" }, `build ${short(file.build)} ${file.is_canary ? "runs as a canary" : "waits"}`));
     const button = (text, name, act) => el("button", {
       type: "button", "data-act": name, "data-service": s.name, "aria-label": `${text} ${s.name}`, disabled: busy !== null, onclick: act,
     }, text);
