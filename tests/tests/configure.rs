@@ -428,6 +428,55 @@ fn what_no_start_takes_no_check_and_no_reload_takes() {
     }
 }
 
+/// An address that is wanted twice is refused by a check as by a start and a reload.
+#[test]
+fn an_address_that_is_wanted_twice_is_refused_when_it_is_checked() {
+    let live = Live::serve(&text("", "", ANY));
+    let run = live.host.dir().join("other");
+    let serve = |more: &[&str]| {
+        let mut command = Command::new(built("greenroom"));
+        command.arg("--runtime").arg(&run).arg("serve").args(more).arg("--config").arg(&live.file);
+        command.args([built("libecho.so"), built("libchat.so")]);
+        command
+    };
+    let at = free_port();
+    let (port, of_two) = (at.port(), |tally: &str| text("", "", tally));
+    let observed = |listen: &str| format!("[observe]\nlisten = \"{at}\"\n{}", of_two(listen));
+    let twice = format!("service tally wants tcp://{at} twice, as ");
+    let part = format!("tally wants tcp://{at}, which is part of tcp://0.0.0.0:{port} of tally");
+    let both = format!("both observe.listen and service tally want tcp://{at}");
+    let overlaps =
+        format!("observe.listen is tcp://{at}, which overlaps tcp://0.0.0.0:{port} of service tally");
+    let started = format!("the observer listens on tcp://{at}: move observe.listen first");
+    for (config, why, why_no_start) in [
+        (of_two(&format!("{at}\", \"ws://{at}")), &twice, &twice),
+        (of_two(&format!("{at}\", \"0.0.0.0:{port}")), &part, &part),
+        (observed(&at.to_string()), &both, &started),
+        (observed(&format!("0.0.0.0:{port}")), &overlaps, &started),
+    ] {
+        live.write(&config);
+        fails(&mut serve(&["--check-config"]), why);
+        fails(&mut serve(&[]), why_no_start);
+        live.refuses(&config, why);
+    }
+    // What is good for a start is good for the check: the same endpoint by two lines, and other
+    // addresses. What no library offers yet is told.
+    for (config, says) in [
+        (of_two(&format!("{at}\", \"{at}")), "the configuration is good"),
+        (of_two(&format!("{at}\", \"[::1]:{port}\", \"udp://{at}")), "the configuration is good"),
+        (
+            format!("{}[service.later]\nlisten = [\"{at}\"]\n", of_two(&at.to_string())),
+            "once libraries offer all services, one is refused: both later and tally want",
+        ),
+    ] {
+        live.write(&config);
+        let out = serve(&["--check-config"]).output().expect("greenroom");
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(out.status.success() && said.contains(says), "{config}: {said}");
+    }
+}
+
 /// Entries of the status about files of the configuration: the last part of the path, the values
 /// that differ, and the reason.
 fn not_in_force(host: &Host) -> Vec<(String, String, Option<String>)> {

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Sends bytes, and reads all that comes back.
@@ -170,6 +171,91 @@ fn the_observer_serves_beside_the_host_and_its_end_costs_nothing() {
     echoes();
     host.signal(libc::SIGTERM);
     assert_eq!(host.wait(), Some(0));
+}
+
+/// An observer moves as ports of services do: beside its own address, and to one that a service
+/// gives up in the same change. It gets none that a service keeps, and a refusal costs nothing.
+#[test]
+fn an_observer_moves_to_an_address_that_becomes_free_with_the_change() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("greenroom.toml");
+    let token = dir.path().join("token");
+    write(&token, "correct-horse-battery\n").expect("a token");
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its mode");
+    let text = |observe: &str, echo: &str| {
+        format!(
+            "[observe]\nlisten = \"{observe}\"\ntoken_file = \"token\"\n[service.echo]\nlisten = [\"{echo}\"]\n\
+             [service.tally]\nlisten = [\"127.0.0.1:0\"]\n"
+        )
+    };
+    let any = "127.0.0.1:0";
+    write(&config, text(any, any)).expect("a configuration");
+    // Addresses on the command line would stay.
+    let host = Host::serve_with(&[], &[&built("libecho.so")], |c| {
+        c.arg("--config").arg(&config);
+    });
+    let (own, echo) = (host.addr("observer http"), host.addr("echo"));
+    let takes = |observe: &str, echo: &str| {
+        let out = configure(&host, &config, &text(observe, echo));
+        assert!(out.status.success(), "{observe}, {echo}: {}", String::from_utf8_lossy(&out.stderr));
+        let (_, at) = observer(&host).expect("an observer");
+        assert_eq!(at.to_string(), observe);
+    };
+    let refused = |observe: &str, echo: &str, why: &str| {
+        let before = observer(&host);
+        let out = configure(&host, &config, &text(observe, echo));
+        let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(1) && said.contains(why), "{why}: {said}");
+        assert_eq!(observer(&host), before);
+    };
+    let answers = |at: SocketAddr| {
+        wait_for("an answer", || {
+            let mut stream = TcpStream::connect(at).ok()?;
+            stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).ok()?;
+            answer.starts_with("HTTP/1.1 200 ").then_some(())
+        });
+    };
+
+    // Its own port by name, at all addresses, and at one of them again.
+    let everywhere = format!("0.0.0.0:{}", own.port());
+    for listen in [&own.to_string(), &everywhere, &format!("127.0.0.2:{}", own.port()), &everywhere] {
+        takes(listen, any);
+        answers(if *listen == everywhere { own } else { listen.parse().expect("an address") });
+    }
+
+    // The port of a service that keeps it, then one that moves away: no connection is refused.
+    let mut session = TcpStream::connect(echo).expect("a session");
+    refused(&echo.to_string(), any, &format!("both observe.listen and service echo want tcp://{echo}"));
+    let overlaps = format!("0.0.0.0:{}", echo.port());
+    refused(&overlaps, any, &format!("service echo listens on tcp://{echo} now: free that port first"));
+    session.write_all(b"still here\n").expect("it reads");
+    let mut line = [0; 11];
+    session.read_exact(&mut line).expect("an echo");
+    let mut other = TcpStream::connect(echo).expect("a session");
+    other.write_all(b"and here, too\n").expect("it reads");
+    other.read_exact(&mut line).expect("an echo");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let knocks = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                TcpStream::connect(echo).expect("somebody listens at any time");
+            }
+        });
+        takes(&echo.to_string(), "127.0.0.2:0");
+        answers(echo);
+        over.store(true, Ordering::Relaxed);
+        knocks.join().expect("no connection was refused");
+    });
+    session.write_all(b"still here\n").expect("it reads");
+    session.read_exact(&mut line).expect("an echo");
+    assert_eq!(&line, b"still here\n");
+
+    // What the observer has is no service's: the refusal says what to do.
+    refused("127.0.0.3:0", &echo.to_string(), "move observe.listen first, in a change of its own");
+    answers(echo);
 }
 
 /// A host that would serve others without a token does not start.

@@ -17,7 +17,7 @@ use greenroom_state::address::Address;
 use std::path::Path;
 
 /// Checks all that can be checked without serving: the file of saved tables, certificates and
-/// keys, libraries, their settings, frames against limits, and addresses that two services want.
+/// keys, libraries, their settings, frames against limits, and addresses that are wanted twice.
 /// Prints the address of each service.
 ///
 /// The first fault ends the check with exit code 1. Does not check whether an address is free,
@@ -47,9 +47,12 @@ pub(super) fn run(config: &Config, found: &Found) -> Result<(), CommandFailure> 
             }
         }
     }
-    together.end().map_err(CommandFailure::Failed)?;
+    together.end(config).map_err(CommandFailure::Failed)?;
     for service in config.service.keys().filter(|s| !together.has(s)) {
         complain(&format!("service {service} is configured, but no library offers it"));
+    }
+    if let Err(why) = together.end_with_all(config) {
+        complain(&format!("once libraries offer all services, one is refused: {why}"));
     }
     print_text("the configuration is good\n");
     Ok(())

@@ -1,9 +1,9 @@
 //! Offers of libraries, held against each other and a configuration as a host does at its start.
 
 use crate::config::Config;
+use crate::config::addresses::check_kinds;
 use greenroom_core::reload::ports;
 use greenroom_core::service::offer::Offer;
-use greenroom_state::address::Address;
 use greenroom_state::endpoint::Endpoint;
 use std::collections::BTreeSet;
 
@@ -12,14 +12,14 @@ use std::collections::BTreeSet;
 pub(super) struct Together {
     services: BTreeSet<String>,
     tables: BTreeSet<String>,
-    wanted: BTreeSet<(String, Address)>,
+    wanted: Vec<(String, Endpoint)>,
 }
 
 /// Judges the offers of one library. A command line may give its services the ports that they lack.
 pub(super) fn judge(config: &Config, offers: &[Offer]) -> Result<(), String> {
     let mut together = Together::default();
     offers.iter().try_for_each(|offer| together.add(config, offer, true).map(drop))?;
-    together.end()
+    together.end(config)
 }
 
 impl Together {
@@ -44,7 +44,7 @@ impl Together {
             Err(_) if may_lack_port => Vec::new(),
             endpoints => endpoints?,
         };
-        self.wanted.extend(endpoints.iter().map(|e| (name.clone(), e.address.clone())));
+        self.wanted.extend(endpoints.iter().map(|e| (name.clone(), e.clone())));
         if !self.services.insert(name.clone()) {
             return Err(format!("there are two services {name}"));
         }
@@ -59,8 +59,24 @@ impl Together {
         self.services.contains(service)
     }
 
-    /// Fails if two of the offers want one address.
-    pub(super) fn end(&self) -> Result<(), String> {
-        ports::changes(&BTreeSet::new(), &self.wanted).map(drop)
+    /// Fails if one address is wanted twice, by offers or the observer.
+    pub(super) fn end(&self, config: &Config) -> Result<(), String> {
+        check(config, &self.wanted)
     }
+
+    /// The same, if libraries came that offer all configured services. Their own ports are not
+    /// known.
+    pub(super) fn end_with_all(&self, config: &Config) -> Result<(), String> {
+        let others = config.service.iter().filter(|(name, _)| !self.has(name));
+        let others = others.flat_map(|(name, c)| c.listen.iter().map(|e| (name.clone(), e.clone())));
+        check(config, &self.wanted.iter().cloned().chain(others).collect::<Vec<_>>())
+    }
+}
+
+/// Checks endpoints and the observer's address against each other, as a host does.
+fn check(config: &Config, wanted: &[(String, Endpoint)]) -> Result<(), String> {
+    check_kinds(wanted)?;
+    let wanted = wanted.iter().map(|(service, e)| (service.clone(), e.address.clone())).collect();
+    ports::changes(&BTreeSet::new(), &wanted)?;
+    config.check_observer(&wanted)
 }

@@ -52,6 +52,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | [`addresses`] | addresses that are wanted twice |
 //! | [`admin`] | callers and their roles, the audit log |
 //! | [`changes`] | differences between two configurations, by name |
 //! | [`file_contents`] | contents of the files that settings name |
@@ -68,6 +69,7 @@
 //! | [`tls`] | certificates of services |
 //! | [`trust`] | file trust: owners, modes, hashes |
 
+pub mod addresses;
 pub mod admin;
 pub mod changes;
 pub mod file_contents;

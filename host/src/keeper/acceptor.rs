@@ -37,6 +37,8 @@ use greenroom_state::endpoint::over_tls;
 use mio::{Registry, Token};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// Token of the first listener; those below are the keeper's own.
@@ -230,6 +232,11 @@ impl Acceptor {
     /// Opens ports, all or none, without accepting yet. See [`Listeners::open`].
     pub(super) fn open(&mut self, ports: Vec<Port>) -> Result<Vec<Address>, String> {
         self.listeners.open(ports)
+    }
+
+    /// Another descriptor of the socket at an address. See [`Listeners::lend`].
+    pub(super) fn lend(&self, at: SocketAddr) -> Option<Result<OwnedFd, String>> {
+        self.listeners.lend(at)
     }
 
     /// Takes the descriptors that systemd gave, for the ports that are opened.

@@ -11,7 +11,7 @@ use crate::keeper::bind::MadeFile;
 use crate::keeper::handshake_news::{Purpose, Shaken};
 use crate::protocol::keeper::{ClientTls, HandshakeWanted, HeldPort, ToWorker};
 use greenroom_core::limits::names::Limit;
-use greenroom_core::reload::ports::Port;
+use greenroom_core::reload::ports::{Port, overlap};
 use greenroom_state::address::Address;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -76,7 +76,16 @@ impl Keeper {
 
     /// Opens ports for the worker, all or none.
     pub(super) fn open_ports(&mut self, ports: Vec<Port>) {
-        let opened = self.acceptor.open(ports);
+        let observer = self.observer.addr().map(Address::Tcp);
+        let is_taken = observer.filter(|at| ports.iter().any(|(_, wanted)| overlap(at, wanted)));
+        let opened = self.acceptor.open(ports).map_err(|why| match &is_taken {
+            Some(at) => {
+                format!(
+                    "{why}; the observer listens on {at}: move observe.listen first, in a change of its own"
+                )
+            }
+            None => why,
+        });
         self.worker.send(&ToWorker::Opened(opened));
     }
 

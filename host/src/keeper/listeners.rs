@@ -152,6 +152,22 @@ impl Listeners {
         Some(listener)
     }
 
+    /// Another descriptor of the socket at an address, for the observer: its service is about to
+    /// give the address up, or the worker refuses what asks for it. `None`: no port is there. The
+    /// error names the port that the address overlaps, or that cannot be lent.
+    pub(super) fn lend(&self, at: SocketAddr) -> Option<Result<OwnedFd, String>> {
+        let at = Address::Tcp(at);
+        let is_it = |l: &&Listener| l.addr == at && !is_any(&at);
+        let overlapping = || self.places.iter().flatten().find(|l| overlap(&l.addr, &at));
+        let l = self.places.iter().flatten().find(is_it).or_else(overlapping)?;
+        let refuse = |why: String| Err(format!("service {} listens on {} now{why}", l.port.0, l.addr));
+        Some(match &l.given {
+            Some(_) => refuse(", at a socket of systemd, which stays its own".into()),
+            None if l.addr != at => refuse(": free that port first, in a change of its own".into()),
+            None => l.socket.try_clone().or_else(|e| refuse(format!(": {e}"))),
+        })
+    }
+
     /// Takes the descriptors that systemd gave.
     pub(super) fn take_given(&mut self, given: Vec<GivenDescriptor>) {
         self.given = given.into();

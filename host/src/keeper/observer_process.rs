@@ -7,8 +7,14 @@
 //! | event | effect |
 //! | --- | --- |
 //! | another address is proposed | its socket is bound; a taken address refuses the configuration |
+//! | a service gives the address up in the same change | the service's socket is lent |
 //! | that configuration is in force | the process is started, told of the new socket, or ended |
 //! | the process ends | another one is started, at once or after a pause that doubles |
+//!
+//! A lent socket is a second descriptor of the service's. So the change may be refused without a
+//! trace, and no client is refused if it is committed. The worker refuses a change that leaves the
+//! address with its service. An address that overlaps the observer's own is bound beside it, as the
+//! ports of services are (`listeners.rs`).
 
 use crate::config::observe::ObserveConfig;
 use crate::keeper::bind::bind_tcp;
@@ -19,8 +25,11 @@ use crate::protocol::link::{Link, Received, pair};
 use crate::protocol::observer::{FromObserver, ObserverSettings, ToObserver};
 use crate::protocol::status::ObserverStatus;
 use crate::sys::proc::own_binary;
+use greenroom_core::reload::ports::overlap;
+use greenroom_state::address::Address;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
+use rustix::net::sockopt;
 use rustix::process::Pid;
 use std::io;
 use std::net::SocketAddr;
@@ -76,18 +85,36 @@ impl ObserverProcess {
         let settings = ObserverSettings { runtime, config: ObserveConfig::default() };
         let mut observer =
             ObserverProcess { settings, socket: None, running: None, start_at: None, pause: RESTART };
-        let socket = observer.bind(config)?;
+        let socket = observer.bind(config, |_| None)?;
         observer.follow(config, socket);
         Ok(observer)
     }
 
     /// Binds the address of a configuration. `None`: it has none, or the one that is bound already.
-    pub(super) fn bind(&self, config: &ObserveConfig) -> Result<Option<ObserverSocket>, String> {
+    /// `lend`: the socket of a service at an address, if one has it.
+    pub(super) fn bind(
+        &self,
+        config: &ObserveConfig,
+        lend: impl FnOnce(SocketAddr) -> Option<Result<OwnedFd, String>>,
+    ) -> Result<Option<ObserverSocket>, String> {
         let Some(wanted) = config.listen.filter(|at| self.socket.as_ref().is_none_or(|s| s.wanted != *at))
         else {
             return Ok(None);
         };
-        let (socket, addr) = bind_tcp(wanted, false).map_err(|e| refusal(wanted, &e))?;
+        let own = self.socket.as_ref().filter(|s| overlap(&Address::Tcp(s.addr), &Address::Tcp(wanted)));
+        let lent = match own.filter(|s| s.addr == wanted) {
+            // The kernel chose this port, and now it is named.
+            Some(own) => Some(own.socket.try_clone().map_err(|e| refusal(wanted, &e))),
+            None => lend(wanted).map(|lent| lent.map_err(|why| format!("observe.listen {wanted}: {why}"))),
+        };
+        if let Some(socket) = lent {
+            return Ok(Some(ObserverSocket { wanted, addr: wanted, socket: socket? }));
+        }
+        let bound = match own {
+            Some(own) => bind_beside(own, wanted),
+            None => bind_tcp(wanted, false),
+        };
+        let (socket, addr) = bound.map_err(|e| refusal(wanted, &e))?;
         Ok(Some(ObserverSocket { wanted, addr, socket }))
     }
 
@@ -216,6 +243,17 @@ impl ObserverProcess {
     }
 }
 
+/// Binds an address that overlaps the one of a socket. They share it during the bind alone.
+fn bind_beside(own: &ObserverSocket, wanted: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
+    sockopt::set_socket_reuseport(&own.socket, true)?;
+    let bound = bind_tcp(wanted, true);
+    let unshared = sockopt::set_socket_reuseport(&own.socket, false);
+    let (socket, addr) = bound?;
+    unshared?;
+    sockopt::set_socket_reuseport(&socket, false)?;
+    Ok((socket, addr))
+}
+
 /// Reason why an address cannot be bound, with what an operator can do.
 fn refusal(wanted: SocketAddr, e: &io::Error) -> String {
     let port = wanted.port();
@@ -245,16 +283,34 @@ mod tests {
         let mut observer = ObserverProcess::at_start("/run".into(), &config("127.0.0.1:0")).unwrap();
         let first = observer.addr().unwrap();
         assert!(observer.deadline().is_some() && observer.pid().is_none());
-        assert!(observer.bind(&config("127.0.0.1:0")).unwrap().is_none(), "it is bound already");
-        let taken = config(&first.to_string());
-        let why = observer.bind(&taken).err().unwrap();
-        assert!(why.contains(&format!("observe.listen {first}")), "{why}");
+        let bind = |observer: &ObserverProcess, config: &ObserveConfig| observer.bind(config, |_| None);
+        assert!(bind(&observer, &config("127.0.0.1:0")).unwrap().is_none(), "it is bound already");
+        let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let busy_at = busy.local_addr().unwrap();
+        let why = bind(&observer, &config(&busy_at.to_string())).err().unwrap();
+        assert!(why.contains(&format!("observe.listen {busy_at}")), "{why}");
         assert!(why.contains("give `listen` another port") && why.contains("ss -ltnp"), "{why}");
         let other = config("127.0.0.2:0");
-        let socket = observer.bind(&other).unwrap();
+        let socket = bind(&observer, &other).unwrap();
         assert!(socket.is_some() && observer.addr() == Some(first));
         observer.follow(&other, socket);
         assert_eq!(observer.addr().unwrap().ip().to_string(), "127.0.0.2");
+        // The same port at more addresses, or fewer; a refusal leaves the old one alone.
+        for ip in ["0.0.0.0", "127.0.0.2", "0.0.0.0"] {
+            let port = observer.addr().unwrap().port();
+            let wider = config(&format!("{ip}:{port}"));
+            drop(bind(&observer, &wider).unwrap());
+            let (before, socket) = (observer.addr(), bind(&observer, &wider).unwrap());
+            assert_eq!(observer.addr(), before);
+            observer.follow(&wider, socket);
+            assert_eq!(observer.addr().unwrap().to_string(), format!("{ip}:{port}"));
+        }
+        // The number that the kernel chose, by name: the socket stays.
+        let named = config(&observer.addr().unwrap().to_string());
+        observer.socket.as_mut().unwrap().wanted.set_port(0);
+        let socket = bind(&observer, &named).unwrap();
+        assert!(socket.is_some());
+        observer.follow(&named, socket);
         observer.follow(&ObserveConfig::default(), None);
         assert_eq!((observer.addr(), observer.deadline(), observer.status()), (None, None, None));
     }

@@ -121,7 +121,7 @@ impl Keeper {
         if !self.worker.serves() {
             return Ok(false);
         }
-        let observer = self.observer.bind(&config.observe)?;
+        let observer = self.observer.bind(&config.observe, |at| self.acceptor.lend(at))?;
         // A number that is not sent in the end is left out, which does no harm.
         let number = self.proposals.next_number();
         let file = to_file(&config).map_err(|e| e.to_string())?;

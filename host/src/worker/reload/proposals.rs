@@ -26,10 +26,12 @@ use crate::protocol::keeper::HeldPort;
 use crate::worker::reload::carry_out::ReloadDriver;
 use crate::worker::reload::config_in_force::ProposedConfig;
 use crate::worker::reload::configure::{NAME, announce, put_in_force, refuse, report_in_force, tell};
+use crate::worker::reload::wanted_ports::Wanted;
 use crate::worker::shell::Shell;
 use greenroom_core::input::Input;
 use greenroom_core::ledger::{Outcome, Report};
 use greenroom_core::reload::request::{LibraryId, Requester};
+use greenroom_core::service::offer::Offer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -116,9 +118,9 @@ fn begin(shell: &mut Shell, reload: &mut ReloadDriver, proposal: Proposal, reply
 
 /// Checks that a configuration may begin. An error says why it is refused before anything changes.
 ///
-/// A configuration is refused if the worker ends, or if a running service needs larger frames. The
-/// same holds if `fixed` names values that differ and that only a restart of the host can change.
-/// O(services).
+/// A configuration is refused if the worker ends, if a service has the observer's address, or if a
+/// running service needs larger frames. The same holds if `fixed` names values that differ and that
+/// only a restart of the host can change. O(services x ports).
 fn may_begin(shell: &Shell, config: &Config, fixed: &[String]) -> Result<(), String> {
     if shell.lifecycle.is_ending() {
         return Err("this worker is about to end; try again".into());
@@ -129,6 +131,7 @@ fn may_begin(shell: &Shell, config: &Config, fixed: &[String]) -> Result<(), Str
             "{what} can't change while the host runs: start it anew for that, or leave it as it was"
         ));
     }
+    leaves_observer_alone(shell, config)?;
     // A reload refuses such a service, but a change of limits alone reloads nothing.
     for s in shell.core.services().iter().filter(|s| s.build.is_some()) {
         let (wants, allowed) =
@@ -141,6 +144,17 @@ fn may_begin(shell: &Shell, config: &Config, fixed: &[String]) -> Result<(), Str
         }
     }
     Ok(())
+}
+
+/// Checks that no service will have the observer's address: the keeper may have lent the observer
+/// the socket of a service that gives it up.
+fn leaves_observer_alone(shell: &Shell, config: &Config) -> Result<(), String> {
+    let offers = shell.core.services().iter().filter(|s| s.build.is_some()).map(|s| &s.offer);
+    // A service whose endpoints cannot be had is refused by its reload, by name.
+    let endpoints = |o: &Offer| config.endpoints(o).unwrap_or_default();
+    let all: Vec<_> = offers.flat_map(|o| endpoints(o).into_iter().map(|e| (o.name.clone(), e))).collect();
+    let Ok(wanted) = Wanted::of(shell.ports.held(), &all) else { return Ok(()) };
+    config.check_observer(wanted.endpoints.keys())
 }
 
 /// The libraries whose settings or ports differ, with the copies of the builds that they run.

@@ -6,6 +6,7 @@
 //!
 //! All lists are short: a call is O(ports x endpoints).
 
+use crate::config::addresses::check_kinds;
 use crate::protocol::keeper::HeldPort;
 use greenroom_core::reload::ports::{Port, is_any};
 use greenroom_state::endpoint::Endpoint;
@@ -32,6 +33,7 @@ impl Wanted {
     /// Finds the ports of endpoints, each with the name of its service. An endpoint that is there
     /// twice counts once. Fails if a service wants one address in two kinds.
     pub(super) fn of(held: &[HeldPort], all: &[(String, Endpoint)]) -> Result<Wanted, String> {
+        check_kinds(all)?;
         let mut endpoints = BTreeMap::<Port, Endpoint>::new();
         let mut any: Vec<&(String, Endpoint)> = Vec::new();
         for wanted in all {
@@ -42,12 +44,7 @@ impl Wanted {
                 }
                 continue;
             }
-            let port = (service.clone(), endpoint.address.clone());
-            let twin = endpoints.insert(port, endpoint.clone());
-            if let Some(other) = twin.filter(|other| other.kind != endpoint.kind) {
-                let (Endpoint { kind, address }, other) = (endpoint, other.kind);
-                return Err(format!("service {service} wants {address} twice, as {kind:?} and {other:?}"));
-            }
+            endpoints.insert((service.clone(), endpoint.address.clone()), endpoint.clone());
         }
         let mut free: Vec<_> = held.iter().filter(|p| is_any(&p.port.1)).collect();
         for of_its_kind in [true, false] {
