@@ -414,6 +414,10 @@ fn what_no_start_takes_no_check_and_no_reload_takes() {
         (text("rehearsal_ms = 0", "", ANY), "limits.rehearsal_ms is 0"),
         (text("builds_max = 0", "", ANY), "limits.builds_max is 0"),
         (format!("[save]\nfile = \"\"\n{}", text("", "", ANY)), "save.file: \"\" names no file"),
+        (
+            format!("[trust]\nhashes = [\"abc\"]\n{}", text("", "", ANY)),
+            "trust.hashes.0: \"abc\" is no SHA-256, which has 64 hexadecimal digits",
+        ),
     ] {
         live.write(&config);
         for more in [&["--check-config"][..], &[]] {
@@ -475,6 +479,30 @@ fn an_address_that_is_wanted_twice_is_refused_when_it_is_checked() {
             format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         assert!(out.status.success() && said.contains(says), "{config}: {said}");
     }
+}
+
+/// Hashes name the builds that may run, so they can't leave out one that does.
+#[test]
+fn hashes_that_leave_out_a_build_that_runs_are_refused_by_name() {
+    let live = Live::serve(&text("", "", ANY));
+    let build = |service: &str| live.host.service(service)["build"].as_str().expect("a hash").to_owned();
+    let (echo, chat) = (build("echo"), build("chat"));
+    let with = |hashes: &[&str]| format!("[trust]\nhashes = {hashes:?}\n{}", text("", "", ANY));
+    let upper = echo.to_uppercase();
+
+    live.refuses(
+        &with(&[&upper]),
+        &format!("trust.hashes would leave out what runs: chat runs build {chat};"),
+    );
+    let other = "0".repeat(64);
+    live.refuses(&with(&[&other]), &format!("echo runs build {echo}"));
+
+    assert_eq!(live.takes(&with(&[&upper, &chat]))["reason"], "trust.hashes");
+    live.refuses(&with(&[&echo]), "chat runs build");
+    live.host.kill_worker();
+    let mut client = Client::connect(live.host.addr("echo"));
+    assert_eq!(client.ask("here"), "here");
+    assert_eq!(live.takes(&with(&[]))["reason"], "trust.hashes");
 }
 
 /// Entries of the status about files of the configuration: the last part of the path, the values

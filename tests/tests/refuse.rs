@@ -230,7 +230,8 @@ fn check_predicts_a_reload_without_a_host() {
     refused(Path::new("/nowhere/lib.so"), &[], "does not exist");
     let dir = tempfile::tempdir().expect("a directory");
     let config = dir.path().join("greenroom.toml");
-    std::fs::write(&config, "[trust]\nhashes = [\"00\"]\n").expect("a configuration");
+    let other = "00".repeat(32);
+    std::fs::write(&config, format!("[trust]\nhashes = [\"{other}\"]\n")).expect("a configuration");
     refused(&library, &["-c", config.to_str().expect("UTF-8")], "is not among trust.hashes");
 
     // What others may write is refused, by a host too.

@@ -254,6 +254,7 @@ impl Config {
         self.admin.check().map_err(|e| format!("admin: {e}"))?;
         self.observe.check().map_err(|e| format!("observe: {e}"))?;
         self.log.check()?;
+        self.trust.check()?;
         for (name, service) in &self.service {
             check_origins(&service.origins).map_err(|e| format!("service.{name}.origins: {e}"))?;
             TrustedProxies::read(&service.proxy_from)

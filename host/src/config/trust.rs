@@ -31,10 +31,26 @@ pub struct Trust {
     pub hashes: Vec<String>,
 }
 
+/// Hexadecimal digits of a SHA-256.
+const SHA256_DIGITS: usize = 64;
+
 /// Mode bit of a sticky directory, such as /tmp.
 const STICKY: u32 = 0o1000;
 
 impl Trust {
+    /// Checks that each hash is a SHA-256. Another text would allow no build, and refuse all. The
+    /// error names key and place.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let is_sha256 = |h: &str| h.len() == SHA256_DIGITS && h.bytes().all(|b| b.is_ascii_hexdigit());
+        match self.hashes.iter().enumerate().find(|(_, hash)| !is_sha256(hash)) {
+            Some((at, bad)) => Err(format!(
+                "trust.hashes.{at}: {bad:?} is no SHA-256, which has {SHA256_DIGITS} hexadecimal digits; \
+                 `sha256sum FILE` prints it"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Checks owner and mode of a library file and of its directory.
     ///
     /// `file` is the metadata of the open descriptor that the library is read through. The
@@ -99,6 +115,19 @@ impl Trust {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_is_no_sha256_is_refused_with_its_place() {
+        let good = "0123456789abcdefABCDEF".to_owned() + &"0".repeat(42);
+        let read = |hash: &str| {
+            crate::config::tests::read(&format!("[trust]\nhashes = [\"{good}\", \"{hash}\"]\n")).map(drop)
+        };
+        assert_eq!(read(&good), Ok(()));
+        for bad in ["abc", "", &good[1..], &good.replace('0', "g"), &format!("{good} "), &"ä".repeat(32)] {
+            let said = read(bad).unwrap_err();
+            assert!(said.contains(&format!("trust.hashes.1: {bad:?} is no SHA-256")), "{said}");
+        }
+    }
 
     #[test]
     fn who_may_write_a_library_is_trusted_or_refused_by_name() {

@@ -114,6 +114,17 @@ impl LibraryRecord {
         }
     }
 
+    /// Builds that may run turns without another check of their files, each with the words that
+    /// stand between its library and it.
+    pub(in crate::worker) fn may_run(&self) -> impl Iterator<Item = (&RunningBuild, &'static str)> {
+        let candidate = self.canary.as_ref().map(|c| c.generation);
+        let candidate = self.converters.iter().find(move |b| Some(b.generation) == candidate);
+        let standby =
+            self.probation.as_ref().map(|p| (&p.before, "may go back, until its probation ends, to"));
+        let candidate = candidate.map(|b| (b, "runs as a canary"));
+        [(&self.current, "runs")].into_iter().chain(candidate).chain(standby)
+    }
+
     /// The build that an operator's rollback without a generation goes to: the one that the present
     /// one has replaced. If that one is not kept, the next lower generation that is.
     pub(in crate::worker) fn replaced(&self) -> Option<&RunningBuild> {
@@ -456,6 +467,19 @@ mod tests {
         older.earlier.clear();
         older.probation = Some(OnProbation { before: build(1), until_ns: 0, line: 0 });
         assert_eq!(before(&older), Some(1), "none is kept but the one that stands by");
+    }
+
+    #[test]
+    fn builds_that_may_run_are_named_with_what_they_do() {
+        let mut r = LibraryRecord::first("a.so".into(), None, 1, build(1));
+        r.put_in_charge(build(2), 3);
+        let all = |r: &LibraryRecord| r.may_run().map(|(b, how)| (b.generation, how)).collect::<Vec<_>>();
+        assert_eq!(all(&r), [(2, "runs")], "not those that only an operator goes back to");
+        r.probation = Some(OnProbation { before: build(1), until_ns: 0, line: 0 });
+        assert_eq!(all(&r)[1..], [(1, "may go back, until its probation ends, to")]);
+        (r.probation, r.converters) = (None, vec![build(4), build(3)]);
+        r.canary = Some(RecordedCanary { generation: 3, terms: CanaryTerms::default() });
+        assert_eq!(all(&r), [(2, "runs"), (3, "runs as a canary")]);
     }
 
     /// The records of the store that `tests/tests/old_store.rs` describes.

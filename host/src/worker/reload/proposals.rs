@@ -118,9 +118,10 @@ fn begin(shell: &mut Shell, reload: &mut ReloadDriver, proposal: Proposal, reply
 
 /// Checks that a configuration may begin. An error says why it is refused before anything changes.
 ///
-/// A configuration is refused if the worker ends, if a service has the observer's address, or if a
-/// running service needs larger frames. The same holds if `fixed` names values that differ and that
-/// only a restart of the host can change. O(services x ports).
+/// A configuration is refused if the worker ends, if its hashes leave out a build that runs, if a
+/// service has the observer's address, or if a running service needs larger frames. The same holds
+/// if `fixed` names values that differ and that only a restart of the host can change.
+/// O(builds + services x ports).
 fn may_begin(shell: &Shell, config: &Config, fixed: &[String]) -> Result<(), String> {
     if shell.lifecycle.is_ending() {
         return Err("this worker is about to end; try again".into());
@@ -131,6 +132,7 @@ fn may_begin(shell: &Shell, config: &Config, fixed: &[String]) -> Result<(), Str
             "{what} can't change while the host runs: start it anew for that, or leave it as it was"
         ));
     }
+    allows_builds(shell, config)?;
     leaves_observer_alone(shell, config)?;
     // A reload refuses such a service, but a change of limits alone reloads nothing.
     for s in shell.core.services().iter().filter(|s| s.build.is_some()) {
@@ -144,6 +146,24 @@ fn may_begin(shell: &Shell, config: &Config, fixed: &[String]) -> Result<(), Str
         }
     }
     Ok(())
+}
+
+/// Checks that changed `trust.hashes` allow each build that may run a turn without another check.
+/// Other values of `trust` are about files, which are looked at once they are read again.
+fn allows_builds(shell: &Shell, config: &Config) -> Result<(), String> {
+    if config.trust.hashes == shell.config.get().trust.hashes {
+        return Ok(());
+    }
+    let builds = shell.builds.all().flat_map(|(_, record)| record.may_run());
+    let refused = builds.filter(|(b, _)| config.trust.check_hash(&b.hash).is_err());
+    let refused: Vec<_> = refused.map(|(b, how)| format!("{} {how} build {}", b.library, b.hash)).collect();
+    match refused.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "trust.hashes would leave out what runs: {}; add these hashes, or load an allowed build before",
+            refused.join(", ")
+        )),
+    }
 }
 
 /// Checks that no service will have the observer's address: the keeper may have lent the observer
