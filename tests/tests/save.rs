@@ -130,8 +130,8 @@ fn tables_that_cannot_be_saved_are_a_failure() {
     host.wait_log("the tables cannot be saved to");
 }
 
-/// Another host has come to save to the file, as the lock was deleted. The first one leaves the file
-/// alone, in time and at the end, and says so.
+/// Another host has come to save to the file, as the lock was deleted. The first one leaves the
+/// file alone, in time and at the end, and says so.
 #[test]
 fn a_host_that_has_lost_its_lock_does_not_save() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,8 +1,8 @@
 //! Upkeep of the host's files, on threads of its own.
 //!
 //! Files in the runtime directory may be deleted while the host lives. Every two seconds they are
-//! looked at: whether they are in place, and makes anew what is gone. So commands get in again, and no
-//! crash finds a build missing. `status` and the log say what was gone.
+//! looked at, and what is gone is made anew. So commands get in again, and no crash finds a build
+//! missing. `status` and the log say what was gone.
 //!
 //! A look costs two stats for each lock, the admin socket, each private copy in use, and the Unix
 //! sockets of services. The saved file and the sockets may lie on other disks, so each has a thread

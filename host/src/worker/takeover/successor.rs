@@ -42,8 +42,8 @@ use greenroom_core::service::registry::Service;
 use greenroom_core::store::kind::Kind;
 use std::path::Path;
 
-/// Crashes on threads that handlers started, since the last commit of a build, from which a build on
-/// probation gives way. One may be an accident of another build, which has run for long.
+/// Crashes on threads that handlers started, since the last commit of a build, from which a build
+/// on probation gives way. One may be an accident of another build, which has run for long.
 const CRASHES_OUTSIDE_MAX: u32 = 2;
 
 /// Whether no worker of the host has committed anything. Sessions without a library record wait
