@@ -47,7 +47,7 @@ pub(super) fn amend(
     }
     let plan = plan.map(Arc::new);
     // The loop drops its share before this thread does, so that it need not free the plan.
-    let report = carried_out(Restoring { plan: plan.clone(), of, by }, mailbox)?;
+    let report = carried_out(Restoring { plan: plan.clone(), survey: Box::default(), of, by }, mailbox)?;
     Ok(caller.say(&Reply::Report(report))?)
 }
 
@@ -102,7 +102,7 @@ pub(super) fn undo(by: Requester, caller: &mut Caller<'_>, mailbox: &QueryMailbo
     reading.check()?;
     let plan = reading.plan().map(|plan| Arc::new(Plan { only_if: replaced.expected(), ..plan }));
     let of = Restored { undoes: Some(line), ..Restored::default() };
-    let report = carried_out(Restoring { plan: plan.clone(), of, by }, mailbox)?;
+    let report = carried_out(Restoring { plan: plan.clone(), survey: Box::default(), of, by }, mailbox)?;
     Ok(caller.say(&Reply::Report(report))?)
 }
 

@@ -120,6 +120,8 @@ pub enum SchemaOf {
 pub struct Restoring {
     /// Checked plan; the error says why there is none.
     pub plan: Result<Arc<Plan>, String>,
+    /// Survey of the plan, as of some passes ago.
+    pub survey: Box<Survey>,
     /// Change as the report names it: its file, its session, its keys, or the line that it undoes.
     pub of: Restored,
     /// Requester.

@@ -37,7 +37,12 @@ pub(super) fn restore(
         // The loop drops its share before this thread does, so that it need not free the plan.
         false => {
             let of = Restored { file: Some(file), ..Restored::default() };
-            carried_out(Restoring { plan: plan.clone(), of, by }, mailbox)?
+            // Before the pause: what is stored as planned already need not be looked at in it.
+            let survey = match &plan {
+                Ok(plan) => surveyed(plan, mailbox)?.0,
+                Err(_) => Box::default(),
+            };
+            carried_out(Restoring { plan: plan.clone(), survey, of, by }, mailbox)?
         }
     };
     Ok(caller.say(&Reply::Report(report))?)
@@ -75,18 +80,24 @@ fn rehearsed(
         Err(why) => return Ok(refused(file, why)),
         Ok(plan) => plan,
     };
-    let mut survey = Box::<Survey>::default();
-    loop {
-        let surveyed = |a| if let Answer::Surveyed(s, room) = a { Some((s, room)) } else { None };
-        let (found, room) = get(mailbox, Query::Survey(plan.clone(), survey), surveyed)?;
-        survey = found;
-        match room {
-            None => {}
-            Some(Err(why)) => return Ok(refused(file, why)),
-            Some(Ok(())) => break,
-        }
+    let (survey, room) = surveyed(&plan, mailbox)?;
+    if let Err(why) = room {
+        return Ok(refused(file, why));
     }
     let services = plan.services();
     let found = Restored { file, ..survey.found(&plan) };
     Ok(found.report(Outcome::Rehearsed, String::new(), services))
+}
+
+/// Surveys a plan, a slice in a pass. Returns also whether there is room for what it changes.
+fn surveyed(plan: &Arc<Plan>, mailbox: &QueryMailbox) -> Result<(Box<Survey>, Result<(), String>), Failure> {
+    let mut survey = Box::<Survey>::default();
+    loop {
+        let answer = |a| if let Answer::Surveyed(s, room) = a { Some((s, room)) } else { None };
+        let (found, room) = get(mailbox, Query::Survey(plan.clone(), survey), answer)?;
+        survey = found;
+        if let Some(room) = room {
+            return Ok((survey, room));
+        }
+    }
 }

@@ -8,8 +8,8 @@
 //! committed since, the whole plan is refused: the build that serves has not checked its items.
 //! Fields of one state are read, checked and written between the same two passes.
 //!
-//! Clients wait for the pause, which the ledger names. O(items of the plan + entries of its
-//! tables). A refused restore changes no data, but adds its line to the ledger.
+//! Clients wait for the pause, which the ledger names. O(states of the plan + entries that change).
+//! A refused restore changes no data, but adds its line to the ledger.
 
 use crate::admin::query::{Answer, Restoring, Setting};
 use crate::admin::text::ledger_line;
@@ -23,7 +23,7 @@ use greenroom_core::ids::service_of_number;
 use greenroom_core::input::Input;
 use greenroom_core::ledger::{Outcome, Report, Restored};
 use greenroom_core::operate::check::{Checked, GivenState};
-use greenroom_core::operate::plan::{Plan, PlannedState, StoredEntry};
+use greenroom_core::operate::plan::{Plan, PlannedState, StoredEntry, Survey};
 use greenroom_core::operate::undo::ReplacedData;
 use greenroom_core::reload::request::Requester;
 use greenroom_core::store::kind::Kind;
@@ -68,9 +68,9 @@ impl Restores {
         for restore in std::mem::take(&mut self.waiting) {
             let begun = Instant::now();
             match restore {
-                OperatorRestore::Dump(Restoring { plan, of, by }, reply) => {
+                OperatorRestore::Dump(Restoring { plan, survey, of, by }, reply) => {
                     // A plan that failed its checks is reported like a refused one.
-                    let result = plan.and_then(|plan| write(shell, &plan));
+                    let result = plan.and_then(|plan| write(shell, &plan, &survey));
                     let report = commit(shell, by, of, result, begun);
                     let _ = reply.send(Answer::Report(Box::new(report)));
                 }
@@ -78,7 +78,9 @@ impl Restores {
                     let names = fields.iter().map(|(path, _)| path.clone()).collect();
                     let of = Restored { session: Some(session), fields: names, ..Restored::default() };
                     let (result, states) = match plan_fields(&mut shell.core, session, fields) {
-                        Ok((plan, before, after)) => (write(shell, &plan), Some((before, after))),
+                        Ok((plan, before, after)) => {
+                            (write(shell, &plan, &Survey::default()), Some((before, after)))
+                        }
                         Err(why) => (Err(why), None),
                     };
                     // A refused change shows no states: nothing was written.
@@ -97,12 +99,15 @@ impl Restores {
 /// Writes a checked plan: all of it, or nothing. The data counts from the next commit on.
 ///
 /// Fails if the host stops, if another build serves than the one that checked, or if a limit of
-/// tables or store would be broken. O(items of the plan + entries of its tables).
-fn write(shell: &mut Shell, plan: &Plan) -> Result<Written, String> {
+/// tables or store would be broken. `survey`: that of earlier passes. Costs as
+/// [`OperatorDesk::restore`] says.
+///
+/// [`OperatorDesk::restore`]: greenroom_core::operate::desk::OperatorDesk::restore
+fn write(shell: &mut Shell, plan: &Plan, survey: &Survey) -> Result<Written, String> {
     if shell.lifecycle.is_stopping() {
         return Err("the host is stopping".into());
     }
-    let (restored, replaced) = shell.core.operator().restore(plan)?;
+    let (restored, replaced) = shell.core.operator().restore(plan, survey)?;
     Ok((restored, replaced, plan.services()))
 }
 

@@ -5,7 +5,7 @@ use crate::world::World;
 use greenroom_core::limits::per_service::{AllLimits, ServiceLimits};
 use greenroom_core::operate::check::{Checked, GivenState};
 use greenroom_core::operate::inspect::Filter;
-use greenroom_core::operate::plan::{Plan, PlannedEntry, PlannedState, PlannedTable};
+use greenroom_core::operate::plan::{Plan, PlannedEntry, PlannedState, PlannedTable, Survey};
 use greenroom_core::store::kind::Kind;
 use std::collections::BTreeMap;
 
@@ -18,9 +18,9 @@ impl World {
         let core = &mut self.host.core;
         let states = core.store().count(Kind::State);
 
-        let (gone, _) = core.operator().restore(&away).expect("nothing needs no room");
+        let (gone, _) = core.operator().restore(&away, &Survey::default()).expect("nothing needs no room");
         assert_eq!(core.store().count(Kind::State), states - gone.changed);
-        let (done, _) = core.operator().restore(&back).expect("there is room for what there was");
+        let (done, _) = core.operator().restore(&back, &Survey::default()).expect("there is room for what there was");
 
         assert_eq!((gone.changed, done.changed), (back.states.len(), back.states.len()));
         self.counts.states_put_back += done.changed as u64;

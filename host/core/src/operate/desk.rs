@@ -63,9 +63,10 @@ impl OperatorDesk<'_> {
     }
 
     /// Stores all of a plan that differs from what is there, or nothing. Fails with a sentence,
-    /// and nothing has changed then. O(items of the plan + entries of its tables), in one pass.
-    pub fn restore(&mut self, plan: &Plan) -> Result<(Restored, ReplacedData), String> {
-        restore::restore(self.host, plan)
+    /// and nothing has changed then. `earlier`: a survey of the plan, from earlier passes. O(states
+    /// of the plan + entries that change + entries of tables that were written since).
+    pub fn restore(&mut self, plan: &Plan, earlier: &Survey) -> Result<(Restored, ReplacedData), String> {
+        restore::restore(self.host, plan, earlier)
     }
 
     /// Lets a table's owner read a value of a version, as the next turn that reads it would.

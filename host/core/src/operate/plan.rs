@@ -161,6 +161,8 @@ pub(super) struct TableSurvey {
     pub(super) unchanged: usize,
     /// Entries whose deadlines have passed. They are planned as if they were not there.
     pub(super) over: usize,
+    /// The table's last write when the survey came to it: another one outdates what was found.
+    pub(super) last_write: u64,
     /// Bytes of keys and values that the table will have. Limit `table_bytes_max` is held
     /// against this.
     pub(super) bytes: usize,

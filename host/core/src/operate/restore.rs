@@ -14,8 +14,8 @@
 //! A restore runs between two passes. `has_room` reserves all bytes first, so the writes
 //! after it cannot fail. They count with the commit that the shell makes at once, together with
 //! the ledger line. If the worker dies before, nothing of the restore is stored. Repeating a
-//! restore is harmless: what is there already is left alone. O(plan + stored keys of its
-//! tables), in one pause.
+//! restore is harmless: what is there already is left alone. The pause is O(what changes), plus
+//! the states of the plan: tables are looked at in slices before.
 
 use crate::host_state::HostState;
 use crate::host_state::state::write_state;
@@ -55,6 +55,27 @@ pub(crate) fn survey_plan(host: &HostState, plan: &Plan, survey: &mut Survey, it
     survey.at.state == plan.states.len() && survey.at.table == plan.tables.len()
 }
 
+/// Survey of a whole plan as of now, with what an `earlier` one has found in tables that were not
+/// written since.
+fn survey_anew(host: &HostState, plan: &Plan, earlier: &Survey) -> Survey {
+    let mut survey = Survey::default();
+    while survey.at.state < plan.states.len() {
+        survey_state(host, plan, &mut survey);
+    }
+    while let Some(planned) = plan.tables.get(survey.at.table) {
+        // The table that the earlier one is at is not done.
+        let done = earlier.tables.get(survey.at.table).filter(|_| survey.at.table < earlier.at.table);
+        match done.filter(|found| found.last_write == host.tables.last_write(&planned.name)) {
+            Some(found) => {
+                survey.tables.push(found.clone());
+                survey.at.table += 1;
+            }
+            None => _ = survey_table(host, planned, &mut survey, usize::MAX),
+        }
+    }
+    survey
+}
+
 /// Looks at the next state of a plan.
 fn survey_state(host: &HostState, plan: &Plan, survey: &mut Survey) {
     let place = survey.at.state;
@@ -88,7 +109,8 @@ fn survey_table(host: &HostState, planned: &PlannedTable, survey: &mut Survey, m
     if survey.tables.len() == at.table {
         // Entries that stay count from the beginning, and those that change are taken off.
         let bytes = planned.deletes.as_ref().map_or(0, |_| host.tables.bytes(&planned.name));
-        survey.tables.push(TableSurvey { bytes, ..TableSurvey::default() });
+        let last_write = host.tables.last_write(&planned.name);
+        survey.tables.push(TableSurvey { bytes, last_write, ..TableSurvey::default() });
     }
     let found = &mut survey.tables[at.table];
     if !at.stored {
@@ -243,11 +265,16 @@ pub(crate) fn has_room(host: &mut HostState, plan: &Plan, survey: &Survey) -> Re
 /// Stores all of a plan that differs from what is there, or nothing. The changes count with the
 /// next commit. Returns what was changed, and the data that were replaced. Fails with a sentence,
 /// and nothing has changed then. Call it outside turns.
-pub(crate) fn restore(host: &mut HostState, plan: &Plan) -> Result<(Restored, ReplacedData), String> {
+///
+/// `earlier`: a survey of the plan that was made in slices. Tables that were not written since are
+/// not looked at again. O(states of the plan + entries of its other tables + entries that change).
+pub(crate) fn restore(
+    host: &mut HostState,
+    plan: &Plan,
+    earlier: &Survey,
+) -> Result<(Restored, ReplacedData), String> {
     plan.only_if.iter().try_for_each(|expected| is_stored(host, expected))?;
-    let mut survey = Survey::default();
-    // In one go: a survey from earlier slices may be outdated by turns.
-    survey_plan(host, plan, &mut survey, usize::MAX);
+    let survey = survey_anew(host, plan, earlier);
     has_room(host, plan, &survey)?;
     let replaced = replaced(host, plan, &survey);
     for &(slot, place) in &survey.states {

@@ -113,14 +113,14 @@ fn what_is_stored_is_what_the_code_writes() {
     let mut core = core(4, Limits::default());
     let all = [given(1, 1, "1a"), given(2, 1, "xb"), given(3, 1, "1c")];
     let planned = plan(&mut core, &all);
-    let (done, _) = core.operator().restore(&planned).unwrap();
+    let (done, _) = core.operator().restore(&planned, &Survey::default()).unwrap();
     assert_eq!((done.changed, done.unchanged), (3, 0));
     assert_eq!(stored(&core, 2), Some((1, "1b".into())), "written by the code");
     assert_eq!(core.services()[0].stored, BTreeMap::from([(1, 3)]));
     core.handle(Input::Commit);
     let none = GivenState { state: None, ..given(1, 0, "") };
     let planned = plan(&mut core, &[none, given(2, 1, "1b"), given(3, 1, "1z")]);
-    let (done, _) = core.operator().restore(&planned).unwrap();
+    let (done, _) = core.operator().restore(&planned, &Survey::default()).unwrap();
     assert_eq!((done.changed, done.unchanged), (2, 1));
     assert_eq!((stored(&core, 1), stored(&core, 4)), (None, None));
     assert_eq!((core.store().count(Kind::State), &core.services()[0].stored), (2, &BTreeMap::from([(1, 2)])));
@@ -170,7 +170,7 @@ fn a_quarantined_session_waits_with_what_was_put_back() {
         Checked::Unreadable(_)
     ));
     let planned = plan(&mut core, &[given(1, 1, "1a")]);
-    let (done, _) = core.operator().restore(&planned).unwrap();
+    let (done, _) = core.operator().restore(&planned, &Survey::default()).unwrap();
     assert_eq!((done.changed, done.quarantined, done.quarantined_ids), (1, 1, vec![1]));
     assert_eq!(core.quarantined("l"), 2);
     assert_eq!(core.release(1), Ok(()));
@@ -184,14 +184,14 @@ fn a_quarantined_session_waits_with_what_was_put_back() {
 fn versions_follow_the_build_that_serves() {
     let mut core = core(2, Limits::default());
     let first = plan(&mut core, &[given(1, 1, "1a")]);
-    core.operator().restore(&first).unwrap();
+    core.operator().restore(&first, &Survey::default()).unwrap();
     core.handle(Input::Commit);
     // The plan `first` was checked by build 1, so from here on it must be refused.
     core.adopt(&build(2), serving(2));
-    assert_eq!(core.operator().restore(&first).unwrap_err(), MEANWHILE);
+    assert_eq!(core.operator().restore(&first, &Survey::default()).unwrap_err(), MEANWHILE);
     // A state that is stored as it was given stays, in the version that it has.
     let again = plan(&mut core, &[given(1, 1, "1a"), given(2, 1, "1b")]);
-    let (done, _) = core.operator().restore(&again).unwrap();
+    let (done, _) = core.operator().restore(&again, &Survey::default()).unwrap();
     assert_eq!((done.changed, done.unchanged), (1, 1));
     assert_eq!((stored(&core, 1), stored(&core, 2)), (Some((1, "1a".into())), Some((2, "2b".into()))));
     let entry =
@@ -208,7 +208,7 @@ fn versions_follow_the_build_that_serves() {
     // there.
     core.go_back_to(&build(1), serving(1));
     let planned = plan(&mut core, &[given(1, 2, "2z")]);
-    core.operator().restore(&planned).unwrap();
+    core.operator().restore(&planned, &Survey::default()).unwrap();
     assert_eq!(stored(&core, 1), Some((1, "1z".into())));
     let kept = Checked::Fits { kept: Some((1, b"1v".into())), served: false };
     assert_eq!(core.operator().check_entry("owned", &entry(Some(2), "2v"), &mut Builds::new()), kept);
@@ -249,7 +249,7 @@ fn a_survey_in_slices_finds_the_same() {
         }
         assert!(slices >= 80 / items, "{slices} slices of {items}");
         core.operator().has_room(&plan, &survey).unwrap();
-        let (done, _) = core.operator().restore(&plan).unwrap();
+        let (done, _) = core.operator().restore(&plan, &survey).unwrap();
         assert_eq!(survey.found(&plan), done);
         // Plan and table share the multiples of 6 below 60, which are 10 of 30 keys.
         assert_eq!(done.tables["free"], RestoredTable { put: 20, deleted: 20, unchanged: 10, over: 0 });
@@ -258,9 +258,40 @@ fn a_survey_in_slices_finds_the_same() {
             (core.tables().count("free"), core.tables().count("owned"), core.tables().len()),
             (30, 5, 2)
         );
-        let (again, _) = core.operator().restore(&plan).unwrap();
+        // The survey is outdated by now, and no table is as it was.
+        let (again, _) = core.operator().restore(&plan, &survey).unwrap();
         assert_eq!((again.changed, again.unchanged, again.tables["free"].unchanged), (0, 20, 30));
     }
+}
+
+/// What an earlier survey has found counts for tables that were not written since, and for those
+/// alone that it has done.
+#[test]
+fn a_table_that_was_not_written_since_a_survey_is_not_looked_at_again() {
+    let mut core = core(0, Limits::default());
+    let put = |core: &mut Core, table: &str, key: &str| {
+        core.host.tables.put(&mut core.host.store, table, key.as_bytes(), 0, b"1v").unwrap();
+    };
+    for name in ["a", "b", "c"] {
+        put(&mut core, name, "1");
+    }
+    core.handle(Input::Commit);
+    let tables = ["a", "b", "c"].map(|name| table(&core, name, &[("1", "1v")]));
+    let plan = Plan { tables: tables.into(), ..Plan::default() };
+    let mut survey = Survey::default();
+    assert!(!core.operator().survey(&plan, &mut survey, 5));
+    for found in &mut survey.tables {
+        found.unchanged = 77;
+    }
+    // Another one of the same name, as large as the one before.
+    core.host.tables.delete(&mut core.host.store, "a", b"1");
+    put(&mut core, "a", "2");
+    core.handle(Input::Commit);
+
+    let (done, _) = core.operator().restore(&plan, &survey).unwrap();
+
+    let counts = |name: &str| (done.tables[name].put, done.tables[name].deleted, done.tables[name].unchanged);
+    assert_eq!((counts("a"), counts("b"), counts("c")), ((1, 1, 0), (0, 0, 77), (0, 0, 1)));
 }
 
 /// Entries whose deadlines have passed are left out, and an end that came meanwhile is no reason
@@ -278,19 +309,19 @@ fn an_entry_that_is_over_is_left_out_and_stops_no_undoing() {
         planned.entries.get_mut(key.as_bytes()).unwrap().until = Some(until);
     }
     let plan = Plan { tables: vec![planned], ..Plan::default() };
-    let (done, replaced) = core.operator().restore(&plan).unwrap();
+    let (done, replaced) = core.operator().restore(&plan, &Survey::default()).unwrap();
     core.handle(Input::Commit);
     assert_eq!(done.tables["free"], RestoredTable { put: 1, deleted: 1, unchanged: 0, over: 2 });
     assert_eq!(core.tables().count("free"), 1);
-    let (again, _) = core.operator().restore(&plan).unwrap();
+    let (again, _) = core.operator().restore(&plan, &Survey::default()).unwrap();
     assert_eq!(again.tables["free"], RestoredTable { put: 0, deleted: 0, unchanged: 1, over: 2 });
 
     core.handle(Input::WallClock { unix_ns: 101_000_000 });
     let undoing = Plan { only_if: replaced.expected(), ..Plan::default() };
-    core.operator().restore(&undoing).unwrap();
+    core.operator().restore(&undoing, &Survey::default()).unwrap();
     core.host.tables.put(&mut core.host.store, "free", b"b", 0, b"3v").unwrap();
     core.handle(Input::Commit);
-    let said = core.operator().restore(&undoing).unwrap_err();
+    let said = core.operator().restore(&undoing, &Survey::default()).unwrap_err();
     assert!(said.contains("table free, key \"b\": it was written since"), "{said}");
 }
 
@@ -302,7 +333,7 @@ fn limits_hold_for_all_of_it() {
     let mut core = core(2, limits);
     let mut says = |plan: &Plan| {
         let before = core.host.store.bytes();
-        let said = core.operator().restore(plan).map(|_| ());
+        let said = core.operator().restore(plan, &Survey::default()).map(|_| ());
         assert!(said.is_ok() || core.host.store.bytes() == before, "what is refused changes nothing");
         said.err().unwrap_or_default()
     };

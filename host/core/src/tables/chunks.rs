@@ -35,6 +35,8 @@ pub(super) struct Chunks<T: Item> {
     /// before. The first chunk stands under the least key, and alone may be empty.
     chunks: BTreeMap<T::Owned, Chunk<T>>,
     totals: Totals,
+    /// Number of the last write, for the owner of the set.
+    pub(super) written: u64,
     /// Long range that was measured last, until the set changes. A turn that drops a range measures
     /// it twice, and its application once more.
     measured: RefCell<Option<Measured<T>>>,
@@ -52,7 +54,12 @@ struct Measured<T: Item> {
 
 impl<T: Item> Default for Chunks<T> {
     fn default() -> Chunks<T> {
-        Chunks { chunks: BTreeMap::new(), totals: Totals::default(), measured: RefCell::default() }
+        Chunks {
+            chunks: BTreeMap::new(),
+            totals: Totals::default(),
+            written: 0,
+            measured: RefCell::default(),
+        }
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Tables {
     pub(super) drops: Drops,
     /// Deadlines of the entries that have one.
     pub(super) deadlines: Deadlines,
+    /// Writes so far, in all tables.
+    writes: u64,
 }
 
 impl Tables {
@@ -99,6 +101,11 @@ impl Tables {
     /// entry that is over counts until it is deleted.
     pub(crate) fn entry_bytes(&self, table: &str, key: &[u8]) -> Option<usize> {
         self.tables.get(table)?.get(key).map(Item::bytes)
+    }
+
+    /// Returns the number of a table's last write: another one means another content. 0: no table.
+    pub(crate) fn last_write(&self, table: &str) -> u64 {
+        self.tables.get(table).map_or(0, |t| t.written)
     }
 
     /// Returns the bytes of a table's keys, values and deadlines. O(log tables).
@@ -231,11 +238,13 @@ impl Tables {
     ) -> Result<(), Full> {
         let (kind, record) = (kind_of(until), entry(until, table, key, value));
         let mark = self.drops.mark(version);
+        self.writes += 1;
         // A lookup comes first: `entry` would copy the name for each write.
         let t = match self.tables.get_mut(table) {
             Some(t) => t,
             None => self.tables.entry(table.into()).or_default(),
         };
+        t.written = self.writes;
         let more_bytes = (value.len() + deadline_bytes(until)) as u32;
         let marks = Marks { version, until_ms: until };
         let (mut gone, mut now_at) = (None, None);
@@ -276,6 +285,8 @@ impl Tables {
     /// takes its table along.
     pub(crate) fn delete(&mut self, store: &mut Store, table: &str, key: &[u8]) {
         let Some(t) = self.tables.get_mut(table) else { return };
+        self.writes += 1;
+        t.written = self.writes;
         let gone = t.remove(key, &stored_version(store));
         if let Some(gone) = gone {
             self.deadlines.delete_record(store, table, gone.at);
@@ -291,6 +302,8 @@ impl Tables {
     /// Cannot fail after a reservation of [`Tables::drop_record_bytes`]. O(entries / 128).
     pub(crate) fn drop_prefix(&mut self, store: &mut Store, table: &str, prefix: &[u8]) {
         let Some(t) = self.tables.get_mut(table) else { return };
+        self.writes += 1;
+        t.written = self.writes;
         let gone = t.take((prefix, prefix_end(prefix).as_deref()), &stored_version(store));
         if t.totals().count == 0 {
             self.tables.remove(table);
