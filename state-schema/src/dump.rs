@@ -12,6 +12,7 @@
 
 use crate::address::Peer;
 use crate::nesting::parse_from;
+use crate::sets::Sets;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -39,6 +40,12 @@ pub struct DumpedService {
     /// Tables that the service owns, with the versions of their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tables: BTreeMap<String, u32>,
+    /// Places of the sets in its states: their order says nothing.
+    #[serde(default, skip_serializing_if = "Sets::is_empty")]
+    pub sets: Sets,
+    /// Places of the sets in the values of its tables, if there are some.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub table_sets: BTreeMap<String, Sets>,
 }
 
 /// Session in a dump.
@@ -270,6 +277,8 @@ mod tests {
                 jobs: Vec::new(),
                 connects: Vec::new(),
                 tables: BTreeMap::from([("t1".into(), 3)]),
+                sets: Sets::everywhere(),
+                table_sets: BTreeMap::from([("t1".into(), Sets::everywhere())]),
             },
         )]);
         let session = |id| DumpedSession {

@@ -4,9 +4,11 @@
 //! read the value and write it again, and [`objection`] compares the two. A field that the
 //! handler does not write back would be lost, so the value is refused.
 //!
-//! The schema chooses the words of a refusal: a decoder says neither where a value is wrong nor
-//! what would be right. Only a null in a field that is not known is refused by the schema
-//! alone.
+//! The schema chooses the words of a refusal: a decoder does not say what would be right. It does
+//! say where a value is wrong, if the handler is made with the SDK: `field profile.age: …`. The
+//! schema is asked about that field alone: some types are stored in another form than the one that
+//! their schema describes, such as unit structs and addresses. Only a null in a field that is not
+//! known is refused by the schema alone.
 //!
 //! The loop calls [`set`] and [`objection`] for an edit of single fields. A restore's thread
 //! calls [`objection`] for the states and entries of a dump. Neither function stores anything.
@@ -15,16 +17,12 @@
 //! sorts the texts of their items.
 
 use crate::json;
-use crate::nesting::DEPTH_MAX;
+use crate::misfit::{called, is_tagged, misfit, shown};
 use crate::path::{FieldPath, join, name_with_dots};
-use crate::schema::{Schema, resolve};
-use crate::schema_diff::integer_range;
-use crate::schema_text::describe;
+use crate::schema::Schema;
+use crate::sets::{Sets, pairs, set_difference, text_at};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-
-/// Characters of a value that a message shows. Longer values end in `…`.
-const SHOWN_MAX: usize = 60;
 
 /// Says why a value can't be stored, in a sentence; `None`: the value can be stored.
 ///
@@ -32,19 +30,21 @@ const SHOWN_MAX: usize = 60;
 /// read it. Everything that was given must be in it; fields that the handler adds are no
 /// objection. If there is no schema, a null that the handler leaves out is never an objection.
 pub fn objection(given: &Value, kept: Result<&[u8], &str>, schema: Option<&Schema>) -> Option<String> {
-    let misfit = || schema.and_then(|s| misfit(s, given));
     let kept =
         match kept.and_then(|packed| json::to_json(packed).map_err(|_| "what it makes of it is no value")) {
             Err(why) => {
+                let of = named_field(why);
+                let misfit = schema.and_then(|s| misfit(s, given, &|field, _| is_related(field, of)));
                 return Some(
-                    misfit().map_or_else(|| format!("its handler can't read it: {why}"), |m| m.in_words()),
+                    misfit.map_or_else(|| format!("its handler can't read it: {why}"), |m| m.in_words()),
                 );
             }
             Ok(kept) => kept,
         };
     let lost = lost(given, &kept)?;
     // The schema's words are better only if they speak of the field that was lost.
-    let known = misfit().filter(|m| m.unknown && m.field == lost.field);
+    let is_lost = |field: &str, unknown| unknown && field == lost.field;
+    let known = schema.and_then(|s| misfit(s, given, &is_lost));
     match (known, lost.kept) {
         (Some(misfit), _) => Some(misfit.in_words()),
         // A handler may leave an empty option out when it writes: nothing is lost.
@@ -59,9 +59,24 @@ pub fn objection(given: &Value, kept: Result<&[u8], &str>, schema: Option<&Schem
     }
 }
 
-/// Names a field in a message; empty: the value itself.
-fn called(field: &str) -> String {
-    if field.is_empty() { "the value".to_owned() } else { format!("field {field}") }
+/// Field that the words of a decoder name; empty: none, or the whole value.
+fn named_field(why: &str) -> &str {
+    // Words that say what was read may stand in front.
+    let behind = || why.split_once(": field ").map(|(_, rest)| rest);
+    let named = why.strip_prefix("field ").or_else(behind).and_then(|rest| rest.split_once(": "));
+    named.map_or("", |(field, _)| field)
+}
+
+/// Whether a field is the one that a decoder names, or in it, or around it.
+fn is_related(field: &str, named: &str) -> bool {
+    // A decoder writes all names alike, with dots between them.
+    let field = field.replace("[\"", ".").replace("\"]", "");
+    let field = field.trim_start_matches('.');
+    let is_in = |inner: &str, outer: &str| {
+        let rest = inner.strip_prefix(outer);
+        outer.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    is_in(field, named) || is_in(named, field)
 }
 
 /// Part of a value that the handler does not write back, or writes differently.
@@ -91,6 +106,9 @@ fn lost_at<'a>(
     kept: &'a Value,
     empty: &mut Option<Lost<'a>>,
 ) -> Option<Lost<'a>> {
+    if let (Some(given), Some(kept)) = (pairs(given), pairs(kept)) {
+        return lost_pair(path, given, kept, empty);
+    }
     match (given, kept) {
         // Only given fields are looked up: fields that the handler adds lose nothing.
         (Value::Object(g), Value::Object(k)) => g.iter().find_map(|(name, given)| {
@@ -116,6 +134,27 @@ fn lost_at<'a>(
     }
 }
 
+/// Looks for a lost part in a map whose keys are no strings. A handler writes its pairs in any
+/// order. O(n log n).
+fn lost_pair<'a>(
+    path: &str,
+    given: impl Iterator<Item = (&'a Value, &'a Value)>,
+    kept: impl Iterator<Item = (&'a Value, &'a Value)>,
+    empty: &mut Option<Lost<'a>>,
+) -> Option<Lost<'a>> {
+    let sets = Sets::everywhere();
+    let text = |key: &Value| text_at(key, &sets.top());
+    let kept: BTreeMap<_, _> = kept.map(|(key, value)| (text(key), value)).collect();
+    let path = join(path, "$map");
+    given.enumerate().find_map(|(at, (key, given))| {
+        let field = format!("{path}[{at}][1]");
+        match kept.get(&text(key)) {
+            Some(kept) => lost_at(&field, given, kept, empty),
+            None => Some(Lost { field, given, kept: None }),
+        }
+    })
+}
+
 /// Whether two values are equal for a handler: numbers by their value, all else as JSON. A
 /// float may have been kept in 32 bits.
 fn same(given: &Value, kept: &Value) -> bool {
@@ -130,218 +169,10 @@ fn same(given: &Value, kept: &Value) -> bool {
 }
 
 /// Whether two lists hold the same items, in any order and as often. O(n log n) texts.
-pub(crate) fn same_items(a: &[Value], b: &[Value]) -> bool {
-    let sorted = |all: &[Value]| {
-        let mut texts: Vec<_> = all.iter().map(in_order).collect();
-        texts.sort_unstable();
-        texts
-    };
-    sorted(a) == sorted(b)
-}
-
-/// Text that is the same for equal values, whatever the order of their fields. O(bytes), and
-/// allocates as much.
-fn in_order(v: &Value) -> String {
-    match v {
-        Value::Object(map) => {
-            let fields: BTreeMap<_, _> = map.iter().map(|(name, v)| (name, in_order(v))).collect();
-            format!("{fields:?}")
-        }
-        Value::Array(items) => format!("{:?}", items.iter().map(in_order).collect::<Vec<_>>()),
-        other => other.to_string(),
-    }
-}
-
-/// Shows a value or a path in a message, cut to [`SHOWN_MAX`] characters.
-fn shown(v: impl ToString) -> String {
-    let text = v.to_string();
-    match text.char_indices().nth(SHOWN_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
-}
-
-/// Reason why a value does not fit a schema. Chooses words; decides nothing.
-struct Misfit {
-    /// Path of the place; empty: the value itself.
-    field: String,
-    /// Reason, without the path.
-    why: String,
-    /// No field has this name. A loss of the same field is reported in these words.
-    unknown: bool,
-}
-
-impl Misfit {
-    /// Describes the reason in a sentence.
-    fn in_words(&self) -> String {
-        format!("{}: {}", called(&self.field), self.why)
-    }
-}
-
-/// Finds the first place at which a value does not fit its schema; `None`: the value fits, as
-/// far as the schema can tell. Values are compared to the depth of [`DEPTH_MAX`]; everything below
-/// fits.
-fn misfit(schema: &Schema, value: &Value) -> Option<Misfit> {
-    Fitting { root: schema.root() }.node("", schema.root(), value, false, DEPTH_MAX)
-}
-
-/// Search for a misfit. Holds no result: each function returns the first misfit below its
-/// place.
-struct Fitting<'a> {
-    /// Whole schema, which references lead into.
-    root: &'a Value,
-}
-
-impl Fitting<'_> {
-    /// Checks a value at one place, and all below. `open`: the schema lists only some of the
-    /// fields, as parts of `anyOf` and `allOf` do.
-    ///
-    /// `depth` is the number of levels left; at 0 all fits. `oneOf` counts as `anyOf`: a value
-    /// that fits two alternatives is no misfit.
-    fn node(&self, path: &str, schema: &Value, value: &Value, open: bool, depth: usize) -> Option<Misfit> {
-        let schema = resolve(self.root, schema);
-        let wrong = |why: String| Some(Misfit { field: path.to_owned(), why, unknown: false });
-        let expected = || wrong(format!("expected {}, found {}", describe(self.root, schema), shown(value)));
-        // Data that JSON can't express is the handler's to judge: the schema describes its
-        // plain form.
-        let map = schema.as_object().filter(|_| depth > 0 && !is_tagged(value))?;
-        if let Some(choices) = map.get("enum").and_then(Value::as_array)
-            && !choices.contains(value)
-        {
-            return expected();
-        }
-        if map.get("const").is_some_and(|only| only != value) {
-            return expected();
-        }
-        let list = |key| map.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        for choices in [list("anyOf"), list("oneOf")].into_iter().filter(|c| !c.is_empty()) {
-            let fits = |choice: &&Value| self.node(path, choice, value, true, depth - 1).is_none();
-            let is_null = |choice: &&Value| choice.get("type").is_some_and(|t| t == "null");
-            let some: Vec<_> = choices.iter().filter(|c| !is_null(c)).collect();
-            match some[..] {
-                // An option: a misfit inside the type that it holds says more than "expected A
-                // or null".
-                [only] if !value.is_null() => {
-                    if let Some(misfit) = self.node(path, only, value, open, depth - 1) {
-                        return Some(misfit);
-                    }
-                }
-                _ if !choices.iter().any(|c| fits(&c)) => return expected(),
-                _ => {}
-            }
-        }
-        for part in list("allOf") {
-            if let Some(misfit) = self.node(path, part, value, true, depth - 1) {
-                return Some(misfit);
-            }
-        }
-        let types: Vec<&str> = match map.get("type") {
-            Some(Value::String(one)) => vec![one],
-            Some(Value::Array(some)) => some.iter().filter_map(Value::as_str).collect(),
-            _ => Vec::new(),
-        };
-        if !types.is_empty() && !types.iter().any(|t| is_of(value, t)) {
-            return expected();
-        }
-        if let Some(range) = out_of_range(map, value) {
-            return wrong(format!("expected {range}, found {}", shown(value)));
-        }
-        match value {
-            Value::Object(fields) => self.fields(path, map, fields, open, depth),
-            Value::Array(items) => {
-                let first = list("prefixItems");
-                let of = |at: usize| first.get(at).or_else(|| map.get("items"));
-                let mut items = items.iter().enumerate();
-                items.find_map(|(at, v)| self.node(&format!("{path}[{at}]"), of(at)?, v, false, depth - 1))
-            }
-            _ => None,
-        }
-    }
-
-    /// Checks the fields of an object.
-    fn fields(
-        &self,
-        path: &str,
-        schema: &Map<String, Value>,
-        fields: &Map<String, Value>,
-        open: bool,
-        depth: usize,
-    ) -> Option<Misfit> {
-        let none = Map::new();
-        let known = schema.get("properties").and_then(Value::as_object);
-        let others = schema.get("additionalProperties");
-        // Alternatives beside `properties` have fields of their own, so an unlisted name proves
-        // nothing.
-        let parts = ["patternProperties", "anyOf", "oneOf", "allOf"].iter().any(|k| schema.contains_key(*k));
-        // A schema without `additionalProperties` allows other fields by the letter. A search
-        // begins only after the handler failed or lost a field, so an unlisted name is the
-        // likely reason.
-        let all =
-            !open && !parts && (others == Some(&Value::Bool(false)) || (others.is_none() && known.is_some()));
-        let known = known.unwrap_or(&none);
-        // Unknown names come before missing ones: a misspelt field is both, and the spelling is
-        // the error.
-        if let Some(name) = fields.keys().find(|name| all && !known.contains_key(*name)) {
-            let names: Vec<_> = known.keys().map(String::as_str).collect();
-            let why = match names[..] {
-                [] => "unknown; there are no fields".to_owned(),
-                _ => format!("unknown; there are: {}", names.join(", ")),
-            };
-            return Some(Misfit { field: join(path, name), why, unknown: true });
-        }
-        let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
-        let missing = required.filter_map(Value::as_str).find(|name| !fields.contains_key(*name));
-        if let Some(name) = missing {
-            let kind = known.get(name).map_or("anything".to_owned(), |s| describe(self.root, s));
-            let why = format!("missing; it wants {kind}");
-            return Some(Misfit { field: join(path, name), why, unknown: false });
-        }
-        fields.iter().find_map(|(name, v)| {
-            // Beside alternatives, `additionalProperties` would also judge the fields that they
-            // list.
-            let schema = known.get(name).or(others.filter(|_| !parts))?;
-            self.node(&join(path, name), schema, v, false, depth - 1)
-        })
-    }
-}
-
-/// Whether a value is a tag of [`crate::json`]: an object with one key, which begins with `$`.
-fn is_tagged(v: &Value) -> bool {
-    v.as_object().is_some_and(|m| m.len() == 1 && m.keys().all(|k| k.starts_with('$')))
-}
-
-/// Whether a value is of a JSON type that a schema names. A type that is not known fits all
-/// values. 1.0 is no integer.
-fn is_of(v: &Value, kind: &str) -> bool {
-    match kind {
-        "null" => v.is_null(),
-        "boolean" => v.is_boolean(),
-        "integer" => v.is_i64() || v.is_u64(),
-        "number" => v.is_number(),
-        "string" => v.is_string(),
-        "array" => v.is_array(),
-        "object" => v.is_object(),
-        _ => true,
-    }
-}
-
-/// Finds the range of integers that a value is outside of. The schema's bounds and those of its
-/// format apply together. `None`: the value is inside, or no integer.
-fn out_of_range(schema: &Map<String, Value>, value: &Value) -> Option<String> {
-    // 128 bits hold every `i64` and `u64`, so no comparison overflows.
-    let n = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from))?;
-    let bound =
-        |key| schema.get(key).and_then(|v: &Value| v.as_i64().map(i128::from).or(v.as_u64().map(i128::from)));
-    let (low, high) = schema.get("format").and_then(Value::as_str).and_then(integer_range).unzip();
-    let (low, high) = (bound("minimum").max(low), bound("maximum").into_iter().chain(high).min());
-    if low.is_none_or(|low| low <= n) && high.is_none_or(|high| n <= high) {
-        return None;
-    }
-    Some(match (low, high) {
-        (Some(low), Some(high)) => format!("integer from {low} to {high}"),
-        (Some(low), None) => format!("integer from {low}"),
-        (_, high) => format!("integer up to {}", high.unwrap_or_default()),
-    })
+fn same_items(a: &[Value], b: &[Value]) -> bool {
+    let sets = Sets::everywhere();
+    let (gone, new) = set_difference(a, b, &sets.top());
+    gone.is_empty() && new.is_empty()
 }
 
 /// Sets a field of a value: `profile.age`, or `list.2`, where the list's length adds an item.
@@ -397,7 +228,7 @@ pub fn set(value: &mut Value, path: &str, to: Value) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nesting::too_deep;
+    use crate::nesting::{DEPTH_MAX, too_deep};
     use serde_json::json;
 
     /// Schema with a bounded integer, an option, an alternative, a list and a map.
@@ -457,6 +288,59 @@ mod tests {
         ] {
             assert_eq!(refused(given), why);
         }
+    }
+
+    /// A refusal names the field at fault, though another one is stored in a form that its schema
+    /// does not describe.
+    #[test]
+    fn the_field_at_fault_is_named() {
+        let schema = Schema::from(json!({"type": "object", "properties": {
+            "done": {"type": "null"}, "from": {"type": "string", "format": "ip"}, "odd": {"type": "boolean"},
+            "to": {"type": ["string", "null"], "format": "ip"},
+            "count": {"type": "integer"}, "deep": {"properties": {"x.y": {"type": "integer"}}},
+        }}));
+        let given = |field: &str, to: Value| {
+            let mut all = json!({"done": [], "from": {"V4": [1, 2, 3, 4]}, "to": {"V4": [1, 2, 3, 4]}, "odd": 1, "count": 1, "deep": {}});
+            set(&mut all, field, to).unwrap();
+            all
+        };
+        let said = |given: Value, why: &str| objection(&given, Err(why), Some(&schema)).unwrap();
+        // `odd` is stored in a form of its own, and the decoder does not complain of it.
+        for (field, to, why, words) in [
+            (
+                "count",
+                json!("x"),
+                "its state can't be read: field count: invalid type",
+                "field count: expected integer, found \"x\"",
+            ),
+            (
+                "deep[\"x.y\"]",
+                json!("x"),
+                "field deep.x.y: invalid type",
+                "field deep[\"x.y\"]: expected integer, found \"x\"",
+            ),
+            ("countt", json!(1), "field deep: no", "its handler can't read it: field deep: no"),
+        ] {
+            assert_eq!(said(given(field, to), why), words);
+        }
+        // A decoder that names no field leaves the search to the schema: forms that are usual are
+        // no misfits.
+        let mut without = given("count", json!("x"));
+        without["odd"] = json!(true);
+        assert_eq!(said(without, "no"), "field count: expected integer, found \"x\"");
+        let (with, without) = (given("countt", Value::Null), given("count", json!(1)));
+        let found = objection(&with, Ok(&json::from_json(&without).unwrap()), Some(&schema));
+        assert!(found.unwrap().starts_with("field countt: unknown; there are: done"));
+    }
+
+    /// Maps whose keys are no strings come back in any order, with what is in them.
+    #[test]
+    fn pairs_come_back_in_any_order() {
+        let map = |v: Value| json!({"count": 1, "m": {"$map": v}});
+        let kept = map(json!([[2, ["c"]], [1, ["b", "a"]], [3, 0.1f32]]));
+        assert_eq!(said(map(json!([[1, ["a", "b"]], [2, ["c"]], [3, 0.1]])), kept.clone()), None);
+        let lost = said(map(json!([[1, ["a", "x"]]])), kept).unwrap();
+        assert!(lost.starts_with("field m.$map[0][1]"), "{lost}");
     }
 
     /// A value is stored if all that was given is written back, and refused with the lost place

@@ -15,6 +15,7 @@
 //! | [`edit`] | operators' edits: fields set by path, and error messages |
 //! | [`elf_note`] | the ELF note that describes a library before any of its code runs |
 //! | [`json`] | MessagePack to JSON and back, without loss |
+//! | `misfit` | where a value does not fit its schema, in words |
 //! | [`nesting`] | the depth of states and of their JSON: one bound for all |
 //! | [`path`] | paths to fields, as operators write them |
 //! | [`rehearsal_report`] | reports of rehearsals: changes by field, verdict, way back |
@@ -23,6 +24,7 @@
 //! | [`schema_diff`] | differences between two schemas, field by field |
 //! | `schema_text` | a schema in words |
 //! | [`session_record`] | a session's 128-byte record: all of a connection that outlives code |
+//! | [`sets`] | places of sets in a type; equality whatever the order of maps and sets |
 //! | [`settings_file`] | files in settings, with and without their content |
 //! | [`value_change`] | differences between two values, by field |
 //!
@@ -47,6 +49,7 @@ pub mod edit;
 pub mod elf_note;
 pub mod endpoint;
 pub mod json;
+mod misfit;
 pub mod nesting;
 pub mod path;
 pub mod rehearsal_report;
@@ -55,5 +58,6 @@ pub mod schema;
 pub mod schema_diff;
 mod schema_text;
 pub mod session_record;
+pub mod sets;
 pub mod settings_file;
 pub mod value_change;

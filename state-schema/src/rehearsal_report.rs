@@ -15,9 +15,8 @@
 
 use crate::compatibility::StateShape;
 use crate::dialogue_report::DialogueReport;
-use crate::edit::same_items;
-use crate::same_value::has_sets;
 use crate::schema_diff::{Change, Difference};
+use crate::sets::{Place, Sets, pairs, same_at};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -210,8 +209,8 @@ pub struct Observer {
     lost: BTreeSet<String>,
     /// Reason why the first value did not come back at all; `None`: all values did.
     stuck: Option<String>,
-    /// Whether the old schema has a set in it: lists are compared in any order then.
-    sets: bool,
+    /// Sets of the old schema: their order is no difference.
+    sets: Sets,
 }
 
 impl Observer {
@@ -220,7 +219,7 @@ impl Observer {
         let differences = old.differences(new);
         let removed = differences.iter().filter(|d| matches!(d.change, Change::Removed(_)));
         let removed = removed.map(|d| (d.field.clone(), 0)).collect();
-        let sets = old.schema.as_ref().is_some_and(|s| has_sets(s.root()));
+        let sets = Sets::of(old.schema.as_ref());
         Observer { differences, removed, lost: BTreeSet::new(), stuck: None, sets }
     }
 
@@ -241,7 +240,7 @@ impl Observer {
     /// not come back is an error, with the reason: there is no way back then.
     pub fn came_back(&mut self, before: &Value, after: Result<&Value, String>) {
         match after {
-            Ok(after) => differing("", before, after, self.sets, &mut self.lost),
+            Ok(after) => differing("", before, after, &self.sets.top(), &mut self.lost),
             Err(why) => drop(self.stuck.get_or_insert(why)),
         }
     }
@@ -323,20 +322,20 @@ fn holds(value: &Value, path: &str) -> bool {
 const NAMED_MAX: usize = 32;
 
 /// Adds the paths at which two values differ. A missing field counts as null. Lists are compared as
-/// a whole, in their order, or with `sets` in any order.
-fn differing(path: &str, a: &Value, b: &Value, sets: bool, found: &mut BTreeSet<String>) {
+/// a whole, in their order, and sets in any order.
+fn differing(path: &str, a: &Value, b: &Value, place: &Place<'_>, found: &mut BTreeSet<String>) {
     if a == b || found.len() >= NAMED_MAX {
         return;
     }
     match (a, b) {
-        (Value::Object(x), Value::Object(y)) => {
+        (Value::Object(x), Value::Object(y)) if pairs(a).is_none() => {
             for name in x.keys().chain(y.keys()).collect::<BTreeSet<_>>() {
                 let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                let none = &Value::Null;
-                differing(&at, x.get(name).unwrap_or(none), y.get(name).unwrap_or(none), sets, found);
+                let (x, y) = (x.get(name).unwrap_or(&Value::Null), y.get(name).unwrap_or(&Value::Null));
+                differing(&at, x, y, &place.below(Some(name)), found);
             }
         }
-        (Value::Array(x), Value::Array(y)) if sets && same_items(x, y) => {}
+        _ if same_at(a, b, place) => {}
         _ => {
             found.insert(path.to_owned());
         }

@@ -1,65 +1,58 @@
 //! Comparison of two stored values of one type, as MessagePack.
 //!
 //! A map of the standard library is written in an order of its own each time, and a set as well. So
-//! the bytes of equal values may differ. Maps are compared in any order. Lists are compared in any
-//! order only if the type has a set somewhere: its schema says `uniqueItems`.
+//! the bytes of equal values may differ. Maps are compared in any order, and lists at the places
+//! of sets ([`crate::sets`]).
 //!
 //! Costs O(bytes), and O(n log n) for containers of n items whose order differs. Equal bytes cost a
 //! comparison of bytes.
 
 use crate::json::unpack;
 use crate::schema::Schema;
+use crate::sets::{Place, Sets};
 use rmpv::Value as Pack;
-use serde_json::Value as Json;
 
 /// Whether two values of one type are equal. Bytes that are no MessagePack are equal only if they
 /// are the same bytes.
 pub fn same_value(a: &[u8], b: &[u8], schema: Option<&Schema>) -> bool {
+    a == b || same_with_sets(a, b, &Sets::of(schema))
+}
+
+/// Whether two values are equal, as [`same_value`] has it, if the sets of their type are known.
+pub fn same_with_sets(a: &[u8], b: &[u8], sets: &Sets) -> bool {
     if a == b {
         return true;
     }
     let (Ok(a), Ok(b)) = (unpack(a), unpack(b)) else { return false };
-    let sets = schema.is_some_and(|s| has_sets(s.root()));
-    ordered(a, sets) == ordered(b, sets)
+    bytes_of(&in_order(a, &sets.top())) == bytes_of(&in_order(b, &sets.top()))
 }
 
-/// Whether a schema has a set in it. A field of that name counts, too, and does no harm.
-pub(crate) fn has_sets(schema: &Json) -> bool {
-    match schema {
-        Json::Object(map) => map.get("uniqueItems") == Some(&Json::Bool(true)) || map.values().any(has_sets),
-        Json::Array(items) => items.iter().any(has_sets),
-        _ => false,
-    }
-}
-
-/// Bytes of a value whose maps are in the order of their keys; lists as well, if there are sets.
-fn ordered(value: Pack, sets: bool) -> Vec<u8> {
+/// Bytes of a value. They are equal just for equal values, and so are the order of items, too.
+fn bytes_of(value: &Pack) -> Vec<u8> {
     let mut out = Vec::new();
     // Writing to memory does not fail.
-    let _ = rmpv::encode::write_value(&mut out, &in_order(value, sets));
+    let _ = rmpv::encode::write_value(&mut out, value);
     out
 }
 
-/// Value whose maps are in the order of their keys.
-fn in_order(value: Pack, sets: bool) -> Pack {
-    // The bytes of an item are its place in the order: they are equal just for equal items.
-    let key = |v: &Pack| {
-        let mut out = Vec::new();
-        let _ = rmpv::encode::write_value(&mut out, v);
-        out
-    };
+/// Value whose maps are in the order of their keys, and whose sets are in the order of their items.
+fn in_order(value: Pack, place: &Place<'_>) -> Pack {
     match value {
         Pack::Array(items) => {
-            let mut items: Vec<_> = items.into_iter().map(|v| in_order(v, sets)).collect();
-            if sets {
-                items.sort_by_cached_key(key);
+            let each = items.into_iter().enumerate();
+            let mut items: Vec<_> = each.map(|(at, v)| in_order(v, &place.item(at))).collect();
+            if place.is_set() {
+                items.sort_by_cached_key(bytes_of);
             }
             Pack::Array(items)
         }
         Pack::Map(entries) => {
-            let each = |(k, v)| (in_order(k, sets), in_order(v, sets));
+            let each = |(k, v): (Pack, Pack)| {
+                let below = place.below(k.as_str());
+                (in_order(k, &place.below(None)), in_order(v, &below))
+            };
             let mut entries: Vec<_> = entries.into_iter().map(each).collect();
-            entries.sort_by_cached_key(|(k, _)| key(k));
+            entries.sort_by_cached_key(|(k, _)| bytes_of(k));
             Pack::Map(entries)
         }
         other => other,
@@ -70,7 +63,7 @@ fn in_order(value: Pack, sets: bool) -> Pack {
 mod tests {
     use super::*;
     use crate::json::from_json;
-    use serde_json::json;
+    use serde_json::{Value as Json, json};
 
     /// Maps are equal in any order, lists only where there are sets, and values never if they
     /// differ.
@@ -87,6 +80,8 @@ mod tests {
         assert!(!same(json!({"a": 1, "b": 2}), json!({"a": 2, "b": 1}), &list));
         assert!(!same(json!({"a": 1}), json!({"a": 1, "b": null}), &list));
         assert!(same(json!({"a": [1, 2]}), json!({"a": [2, 1]}), &set));
+        // A list beside a set keeps its order.
+        assert!(!same(json!({"a": [1, 2], "b": [1, 2]}), json!({"a": [1, 2], "b": [2, 1]}), &set));
         assert!(!same(json!({"a": [1, 2]}), json!({"a": [2, 1]}), &list));
         assert!(!same(json!({"a": [1, 1, 2]}), json!({"a": [1, 2, 2]}), &set));
         assert!(!same_value(&[0xc1], &[0xc1, 0], None));

@@ -10,7 +10,7 @@
 //! No schema is checked against the standard. A keyword that means nothing here is compared as
 //! it is.
 //!
-//! Differences are found in `schema_diff.rs`, values that do not fit in `edit.rs`, words in
+//! Differences are found in `schema_diff.rs`, values that do not fit in `misfit.rs`, words in
 //! `schema_text.rs`.
 
 use serde::{Deserialize, Serialize};

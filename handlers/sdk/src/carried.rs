@@ -7,8 +7,9 @@
 //! is found by tests and turns alone.
 
 use crate::encode::{encode, stored};
-use greenroom_state::same_value::same_value;
+use greenroom_state::same_value::same_with_sets;
 use greenroom_state::schema::Schema;
+use greenroom_state::sets::Sets;
 use rmpv::Value as Pack;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -47,8 +48,9 @@ pub(crate) fn stored_as_is<T: Serialize + DeserializeOwned>(value: &T) -> Result
 fn comes_back<T: Serialize + DeserializeOwned>(bytes: &[u8], schema: Option<&Schema>) -> Result<(), String> {
     let value: T = rmp_serde::from_slice(bytes).map_err(|e| with_advice(&e.to_string()))?;
     let again = encode(&value)?;
-    let unordered = Schema::from(json!({ "uniqueItems": true }));
-    if same_value(bytes, &again, Some(schema.unwrap_or(&unordered))) {
+    // Without a schema any list may be a set.
+    let sets = schema.map_or_else(Sets::everywhere, |schema| Sets::of(Some(schema)));
+    if same_with_sets(bytes, &again, &sets) {
         return Ok(());
     }
     let read = |bytes: &[u8]| rmpv::decode::read_value(&mut &*bytes).unwrap_or(Pack::Nil);

@@ -6,7 +6,7 @@
 
 use crate::bounds::HasSchema as _;
 use crate::carried::try_samples;
-use crate::encode::stored;
+use crate::encode::{read, stored};
 use crate::handler::Handler;
 use crate::migrate::Migrations;
 use crate::run::has_state;
@@ -29,7 +29,7 @@ pub(crate) fn convert<H: Handler>(which: u32, from: u32, to: u32, value: &[u8]) 
         }
         // Read and written again: data that this build cannot read must be found here, not in a
         // later turn. Fields with defaults are added by the way.
-        let state: H::State = rmp_serde::from_slice(&value).map_err(|e| e.to_string())?;
+        let state: H::State = read(&value)?;
         return stored(&state);
     }
     let tables = H::tables().owned;

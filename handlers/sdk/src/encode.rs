@@ -26,10 +26,19 @@ use std::cell::RefCell;
 /// is at fault while it is written.
 pub(crate) fn stored<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u8>, String> {
     let bytes = encode(value)?;
-    match rmp_serde::from_slice::<T>(&bytes) {
+    match read::<T>(&bytes) {
         Ok(_) => Ok(bytes),
-        Err(e) => Err(unread::<T>(&bytes).unwrap_or_else(|| format!("it couldn't be read again: {e}"))),
+        Err(e) => Err(match e.strip_prefix("field ").and_then(|e| e.split_once(": ")) {
+            Some((field, why)) => format!("field {field}: it couldn't be read again: {why}"),
+            None => format!("it couldn't be read again: {e}"),
+        }),
     }
+}
+
+/// Reads a value. An error names the field at fault, in front: an operator who gave the value must
+/// find it.
+pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    rmp_serde::from_slice(bytes).map_err(|e| unread::<T>(bytes).unwrap_or_else(|| e.to_string()))
 }
 
 /// Words on bytes that can't be read, with the field that is at fault; `None`: they can be read.
@@ -38,10 +47,8 @@ fn unread<T: DeserializeOwned>(bytes: &[u8]) -> Option<String> {
     let mut from = rmp_serde::Deserializer::from_read_ref(bytes);
     let error = serde_path_to_error::deserialize::<_, T>(&mut from).err()?;
     let (field, why) = (error.path().to_string(), error.inner());
-    Some(match error.path().iter().next() {
-        None => format!("it couldn't be read again: {why}"),
-        Some(_) => format!("field {field}: it couldn't be read again: {why}"),
-    })
+    let is_known = error.path().iter().next().is_some() && !field.contains('?');
+    Some(if is_known { format!("field {field}: {why}") } else { why.to_string() })
 }
 
 /// Encodes a value that another type reads, as the next step of a migration does.

@@ -18,12 +18,14 @@
 
 use crate::action::Action;
 use crate::carried::stored_as_is;
+use crate::encode::read;
 use crate::fault::{ASKS, Catching, Fault};
 use crate::handler::Handler;
 use crate::host::Host;
 use crate::log;
 use crate::turn::{State, Turn};
 use greenroom_state::abi::{self, RUN_STATE_LOST, status};
+use serde::de::DeserializeOwned;
 use std::any::TypeId;
 
 /// Session of a batch, as the host describes it.
@@ -198,12 +200,17 @@ fn load<H: Handler>(stored: Option<(u32, &[u8])>) -> Result<(H::State, bool), Fa
     match stored {
         _ if !has_state::<H>() => Ok((H::State::default(), false)),
         None => Ok((H::State::default(), false)),
-        Some((version, bytes)) if version == H::STATE_VERSION => Ok((rmp_serde::from_slice(bytes)?, false)),
+        Some((version, bytes)) if version == H::STATE_VERSION => Ok((state_of(bytes)?, false)),
         Some((version, bytes)) => {
             let bytes = H::migrations().run(version, H::STATE_VERSION, bytes).map_err(Fault::new)?;
-            Ok((rmp_serde::from_slice(&bytes)?, true))
+            Ok((state_of(&bytes)?, true))
         }
     }
+}
+
+/// Reads a state.
+fn state_of<S: DeserializeOwned>(bytes: &[u8]) -> Result<S, Fault> {
+    read(bytes).map_err(Fault::new)
 }
 
 /// Hands the events of a turn to the host. Called before the turn's end is told.

@@ -14,6 +14,7 @@
 use crate::bounds::HasSchema;
 use crate::bytes::{Bytes, encode, lent};
 use crate::carried::{stored_as_is, try_samples};
+use crate::encode::read;
 use crate::fault::Fault;
 use crate::migrate::Migrations;
 use crate::turn::{Turn, nanoseconds};
@@ -89,7 +90,7 @@ impl Tables {
     ) -> Tables {
         let schema = V::schema;
         let again = |bytes: &[u8]| {
-            let value: V = rmp_serde::from_slice(bytes).map_err(|e| e.to_string())?;
+            let value: V = read(bytes)?;
             stored_as_is(&value)
         };
         let tries = || try_samples::<V>(&V::schema());

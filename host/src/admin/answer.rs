@@ -7,7 +7,7 @@
 //! A command that changes something is carried out by the loop, so it is whole even if the
 //! caller leaves in the middle. If the worker dies, the ledger tells what was committed.
 
-use crate::admin::ask::{Failure, ask, done, get, reports};
+use crate::admin::ask::{Failure, ask, done, get, reports, tables};
 use crate::admin::caller::{Caller, on_thread};
 use crate::admin::canary;
 use crate::admin::dump::dump;
@@ -121,7 +121,7 @@ fn run(
         }
         AdminCommand::Dump { of, strings, lines } => dump(*of, strings, lines, caller, mailbox)?,
         AdminCommand::Show(id) => look::show(id, caller, mailbox)?,
-        AdminCommand::Tables => caller.say(&Reply::Tables(look::tables(mailbox)?))?,
+        AdminCommand::Tables => caller.say(&Reply::Tables(tables(mailbox)?))?,
         AdminCommand::Entries(query) => look::entries(*query, caller, mailbox)?,
         AdminCommand::Amend { session, entries } => amend::amend(session, entries, by, caller, mailbox)?,
         AdminCommand::Undo => amend::undo(by, caller, mailbox)?,

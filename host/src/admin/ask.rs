@@ -10,10 +10,12 @@
 //! the thread gets an error instead of waiting for ever.
 
 use crate::admin::caller::Caller;
-use crate::admin::query::{Answer, Ask, Query, QueryMailbox};
+use crate::admin::query::{Answer, Ask, Query, QueryMailbox, SchemaOf};
 use crate::protocol::admin::Reply;
+use crate::protocol::data::TableLine;
 use crate::protocol::status::ServiceStatus;
 use greenroom_core::operate::inspect::{Filter, SessionView};
+use greenroom_state::sets::Sets;
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
 
@@ -107,6 +109,17 @@ pub(super) fn reports(answers: Receiver<Answer>, caller: &mut Caller<'_>) -> Res
         Some(0) => Ok(()),
         _ => Err(Failure::Said("the host stopped before the reload was done".into())),
     }
+}
+
+/// Asks the loop for the tables.
+pub(super) fn tables(mailbox: &QueryMailbox) -> Result<Vec<TableLine>, Failure> {
+    get(mailbox, Query::TableList, |a| if let Answer::TableList(t) = a { Some(t) } else { None })
+}
+
+/// Asks the loop for the places of sets in states or values.
+pub(super) fn sets_of(of: SchemaOf, mailbox: &QueryMailbox) -> Result<Sets, Failure> {
+    let schema = get(mailbox, Query::Schema(of), |a| if let Answer::Schema(s) = a { Some(s) } else { None })?;
+    Ok(Sets::of(schema.as_deref()))
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@
 //! If the worker dies or the caller leaves, the document ends in the middle and is no JSON. A
 //! caller cannot take a part for the whole.
 
-use crate::admin::ask::{Failure, get, services};
+use crate::admin::ask::{Failure, get, services, sets_of};
 use crate::admin::caller::Caller;
-use crate::admin::query::{Answer, Query, QueryMailbox};
+use crate::admin::query::{Answer, Query, QueryMailbox, SchemaOf};
 use crate::admin::select::{each_selected, known_service};
 use crate::admin::time::rfc3339;
 use crate::protocol::admin::Reply;
@@ -172,10 +172,16 @@ fn dumped_services(
         let jobs = own.jobs.into_iter().map(dumped_job).collect();
         let connects = own.connects.into_iter().map(dumped_connect).collect();
         let mine = owned.iter().filter(|(service, ..)| *service == s.name);
-        let tables = mine.map(|(_, table, version)| (table.clone(), *version)).collect();
+        let tables: BTreeMap<_, _> = mine.map(|(_, table, version)| (table.clone(), *version)).collect();
+        let sets = sets_of(SchemaOf::Service(s.name.clone()), mailbox)?;
+        let mut table_sets = BTreeMap::new();
+        for table in tables.keys() {
+            table_sets.insert(table.clone(), sets_of(SchemaOf::Table(table.clone()), mailbox)?);
+        }
+        table_sets.retain(|_, sets| !sets.is_empty());
         services.insert(
             s.name.clone(),
-            DumpedService { state_version, generation, timers, jobs, connects, tables },
+            DumpedService { state_version, generation, timers, jobs, connects, tables, sets, table_sets },
         );
     }
     Ok(services)

@@ -1,13 +1,13 @@
 //! Looks at one session, at the tables, and at entries of a table.
 
 use crate::admin::amend::{digest, read_state};
-use crate::admin::ask::{Failure, get};
+use crate::admin::ask::{Failure, get, sets_of, tables};
 use crate::admin::caller::Caller;
 use crate::admin::dump::{dumped, value_of};
-use crate::admin::query::{Answer, Query, QueryMailbox, ReadState, TableEntries};
+use crate::admin::query::{Answer, Query, QueryMailbox, ReadState, SchemaOf, TableEntries};
 use crate::admin::select::each_selected;
 use crate::protocol::admin::Reply;
-use crate::protocol::data::{EntryQuery, Shown, TableLine};
+use crate::protocol::data::{EntryQuery, Shown};
 use crate::protocol::selection::Selection;
 use greenroom_state::condition::Condition;
 use greenroom_state::dump::DumpedEntry;
@@ -22,7 +22,7 @@ pub(super) fn show(id: u64, caller: &mut Caller<'_>, mailbox: &QueryMailbox) -> 
         Ok(())
     })?;
     let Some(mut session) = session else { return Err(Failure::Said(format!("no session has number {id}"))) };
-    let ReadState { version, stored, read, .. } = read_state(id, mailbox)?;
+    let ReadState { service, version, stored, read, .. } = read_state(id, mailbox)?;
     // The state of this very moment, to which the digest belongs.
     session.state_version = stored.as_ref().map_or(0, |(version, _)| *version);
     session.state = stored.as_ref().map_or(Value::Null, |(_, bytes)| value_of(bytes, false));
@@ -31,13 +31,9 @@ pub(super) fn show(id: u64, caller: &mut Caller<'_>, mailbox: &QueryMailbox) -> 
         Err(why) => (Value::Null, Some(why)),
     };
     let digest = digest(stored.as_ref());
-    let shown = Shown { session, serving_version: version, as_read, unreadable, digest };
+    let sets = sets_of(SchemaOf::Service(service), mailbox)?;
+    let shown = Shown { session, serving_version: version, as_read, unreadable, digest, sets };
     Ok(caller.say(&Reply::Shown(Box::new(shown)))?)
-}
-
-/// Asks the loop for the tables.
-pub(super) fn tables(mailbox: &QueryMailbox) -> Result<Vec<TableLine>, Failure> {
-    get(mailbox, Query::TableList, |a| if let Answer::TableList(t) = a { Some(t) } else { None })
 }
 
 /// Answers [`crate::protocol::admin::AdminCommand::Entries`]. A table that is not there is refused,

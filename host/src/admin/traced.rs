@@ -5,17 +5,18 @@
 use crate::protocol::watch::TracedTurn;
 use greenroom_core::turn::turn_record::{StateRecord, TurnOutcome, TurnRecord};
 use greenroom_state::json;
+use greenroom_state::sets::Sets;
 use greenroom_state::value_change::value_changes;
 use serde_json::Value;
 use std::time::{Duration, SystemTime};
 
-/// Tells a turn. O(bytes of its states).
-pub fn traced(turn: &TurnRecord) -> TracedTurn {
+/// Tells a turn; `sets` are those of its state. O(bytes of its states).
+pub fn traced(turn: &TurnRecord, sets: &Sets) -> TracedTurn {
     let (outcome, reason) = outcome(&turn.outcome);
     let (mut changes, mut raw) = (Vec::new(), None);
     if let (Some(after), TurnOutcome::Applied) = (&turn.after, &turn.outcome) {
         match json::to_json(&after.packed.0) {
-            Ok(after) => changes = value_changes(&before(turn.before.as_ref(), &after), &after),
+            Ok(after) => changes = value_changes(&before(turn.before.as_ref(), &after), &after, sets),
             Err(_) => raw = Some(json::bytes_to_json(&after.packed.0)),
         }
     }

@@ -10,9 +10,9 @@
 //! caller asks the next one.
 
 use crate::admin::access::AdminCaller;
-use crate::admin::ask::{Failure, ask, get};
+use crate::admin::ask::{Failure, ask, get, sets_of};
 use crate::admin::caller::Caller;
-use crate::admin::query::{Answer, Ask, Query, QueryMailbox};
+use crate::admin::query::{Answer, Ask, Query, QueryMailbox, SchemaOf};
 use crate::admin::redact::Redaction;
 use crate::admin::time::rfc3339;
 use crate::admin::traced::traced;
@@ -22,6 +22,8 @@ use crate::protocol::watch::{RECORDING, RecordHead, RecordOrder, RecordedTurn};
 use greenroom_core::turn::turn_record::TurnRecord;
 use greenroom_core::watch::subject::Subject;
 use greenroom_core::watch::watchers::WatchedTurns;
+use greenroom_state::sets::Sets;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -72,6 +74,7 @@ pub(super) fn watch(
         })))?,
     }
     let mut told = Instant::now();
+    let mut sets = SetsOfStates::default();
     loop {
         let answers = ask(mailbox, Query::Watched(guard.number))?;
         let seen = loop {
@@ -96,7 +99,7 @@ pub(super) fn watch(
         };
         let Some(seen) = seen else { return Ok(()) };
         match &redaction {
-            None => say_traced(seen, caller)?,
+            None => say_traced(seen, &mut sets, caller, mailbox)?,
             Some(redaction) => say_recorded(seen, redaction, caller)?,
         }
         if until.is_some_and(|at| Instant::now() >= at) {
@@ -111,15 +114,36 @@ pub(super) fn watch(
     }
 }
 
+/// Sets in the states of services, with the generations that they were asked at.
+#[derive(Default)]
+struct SetsOfStates(BTreeMap<String, (u64, Sets)>);
+
+impl SetsOfStates {
+    /// Sets in the states of a turn's service. The loop is asked once for each generation.
+    fn of(&mut self, turn: &TurnRecord, mailbox: &QueryMailbox) -> Result<&Sets, Failure> {
+        if self.0.get(&turn.service).is_none_or(|(generation, _)| *generation != turn.generation) {
+            let sets = sets_of(SchemaOf::Service(turn.service.clone()), mailbox)?;
+            self.0.insert(turn.service.clone(), (turn.generation, sets));
+        }
+        Ok(&self.0[&turn.service].1)
+    }
+}
+
 /// Sends turns for a person or a program to read.
-fn say_traced(seen: WatchedTurns, caller: &mut Caller<'_>) -> io::Result<()> {
+fn say_traced(
+    seen: WatchedTurns,
+    sets: &mut SetsOfStates,
+    caller: &mut Caller<'_>,
+    mailbox: &QueryMailbox,
+) -> Result<(), Failure> {
     for turn in &seen.turns {
-        caller.say(&Reply::Turn(Box::new(traced(turn))))?;
+        let turn = traced(turn, sets.of(turn, mailbox)?);
+        caller.say(&Reply::Turn(Box::new(turn)))?;
     }
     match seen.left_out {
         0 => Ok(()),
         // The list was full when they ran: they are newer than those in it.
-        left_out => caller.say(&Reply::LeftOut(left_out)),
+        left_out => Ok(caller.say(&Reply::LeftOut(left_out))?),
     }
 }
 

@@ -12,8 +12,9 @@ use crate::protocol::admin::{AdminCommand, Reply};
 use crate::protocol::selection::Selection;
 use clap::Args;
 use greenroom_state::difference::{FieldDifference, differences};
-use greenroom_state::dump::DumpedEntry;
+use greenroom_state::dump::{DumpedEntry, DumpedService};
 use greenroom_state::dump_lines::DumpLine;
+use greenroom_state::sets::Sets;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -43,8 +44,12 @@ pub(super) struct Diff {
 struct Contents {
     sessions: BTreeMap<u64, (String, u32, Value)>,
     tables: BTreeMap<String, BTreeMap<String, DumpedEntry>>,
-    /// Whether it has all sessions, and all tables; else those that it lacks are not missing.
+    /// Services that it is of.
     services: Vec<String>,
+    /// Sets in the states of services.
+    sets: BTreeMap<String, Sets>,
+    /// Sets in the values of tables.
+    table_sets: BTreeMap<String, Sets>,
 }
 
 /// Difference of one session or entry.
@@ -100,24 +105,27 @@ fn compare(before: &Contents, after: &Contents, each: &mut dyn FnMut(Difference<
     for id in ids {
         let (b, a) = (before.sessions.get(id), after.sessions.get(id));
         let service = a.or(b).map(|(service, ..)| service.as_str());
-        let state = |s: &(String, u32, Value)| s.2.clone();
-        let is_same = matches!((b, a), (Some(b), Some(a)) if b.1 == a.1 && b.2 == a.2);
-        if !is_same {
-            let (change, fields) = told(b.map(state), a.map(state));
+        let sets = sets_of(service.unwrap_or_default(), &before.sets, &after.sets);
+        let (change, mut fields) = told(b.map(|s| &s.2), a.map(|s| &s.2), &sets);
+        if let (Some(b), Some(a)) = (b, a) {
+            fields.extend(beside("(version)", Some(b.1), Some(a.1)));
+        }
+        if change != "changed" || !fields.is_empty() {
             each(Difference { change, session: Some(*id), service, table: None, key: None, fields });
         }
     }
     let none = BTreeMap::new();
     for table in before.tables.keys().chain(after.tables.keys().filter(|t| !before.tables.contains_key(*t))) {
         let (b, a) = (before.tables.get(table).unwrap_or(&none), after.tables.get(table).unwrap_or(&none));
+        let sets = sets_of(table, &before.table_sets, &after.table_sets);
         for key in b.keys().chain(a.keys().filter(|key| !b.contains_key(*key))) {
             let (b, a) = (b.get(key), a.get(key));
-            if b != a {
-                let value = |e: &DumpedEntry| e.value.clone();
-                let (change, mut fields) = told(b.map(value), a.map(value));
-                if let (Some(b), Some(a)) = (b, a) {
-                    fields.extend(beside_value(b, a));
-                }
+            let (change, mut fields) = told(b.map(|e| &e.value), a.map(|e| &e.value), &sets);
+            if let (Some(b), Some(a)) = (b, a) {
+                fields.extend(beside("(version)", b.version, a.version));
+                fields.extend(beside("(until_ms)", b.until_ms, a.until_ms));
+            }
+            if change != "changed" || !fields.is_empty() {
                 let key = a.or(b).map(|e| &e.key);
                 each(Difference { change, session: None, service: None, table: Some(table), key, fields });
             }
@@ -125,21 +133,27 @@ fn compare(before: &Contents, after: &Contents, each: &mut dyn FnMut(Difference<
     }
 }
 
-/// Differences of two entries of one key beside their values.
-fn beside_value(before: &DumpedEntry, after: &DumpedEntry) -> impl Iterator<Item = FieldDifference> {
-    let both = [
-        ("(version)", before.version.map(Value::from), after.version.map(Value::from)),
-        ("(until_ms)", before.until_ms.map(Value::from), after.until_ms.map(Value::from)),
-    ];
-    both.into_iter()
-        .filter(|(_, before, after)| before != after)
-        .map(|(field, before, after)| FieldDifference { field: field.to_owned(), before, after })
+/// Difference of two numbers that stand beside a state or value.
+fn beside<N: Into<Value> + PartialEq>(
+    field: &str,
+    before: Option<N>,
+    after: Option<N>,
+) -> Option<FieldDifference> {
+    let of = |n: Option<N>| n.map(Into::into);
+    let differs = before != after;
+    differs.then(|| FieldDifference { field: field.to_owned(), before: of(before), after: of(after) })
+}
+
+/// Sets of a type, as one dump or the other names them.
+fn sets_of(name: &str, before: &BTreeMap<String, Sets>, after: &BTreeMap<String, Sets>) -> Sets {
+    let of = |all: &BTreeMap<String, Sets>| all.get(name).cloned().unwrap_or_default();
+    of(before).and(&of(after))
 }
 
 /// Word for a difference, and its fields, if both sides have a value.
-fn told(before: Option<Value>, after: Option<Value>) -> (&'static str, Vec<FieldDifference>) {
+fn told(before: Option<&Value>, after: Option<&Value>, sets: &Sets) -> (&'static str, Vec<FieldDifference>) {
     match (before, after) {
-        (Some(before), Some(after)) => ("changed", differences(&before, &after, FIELDS_MAX)),
+        (Some(before), Some(after)) => ("changed", differences(before, after, sets, FIELDS_MAX)),
         (None, _) => ("new", Vec::new()),
         (_, None) => ("gone", Vec::new()),
     }
@@ -171,7 +185,7 @@ impl Contents {
         let mut contents = Contents::default();
         match dump {
             Dumped::Whole(dump) => {
-                contents.services = dump.services.into_keys().collect();
+                contents.services(dump.services);
                 dump.sessions
                     .into_iter()
                     .for_each(|s| contents.session(s.id, s.service, s.state_version, s.state));
@@ -180,7 +194,7 @@ impl Contents {
                 }
             }
             Dumped::Lines(head, lines) => {
-                contents.services = head.services.into_keys().collect();
+                contents.services(head.services);
                 for line in lines {
                     match line? {
                         DumpLine::Session(s) => contents.session(s.id, s.service, s.state_version, s.state),
@@ -191,6 +205,14 @@ impl Contents {
             }
         }
         Ok(contents)
+    }
+
+    fn services(&mut self, all: BTreeMap<String, DumpedService>) {
+        for (name, service) in all {
+            self.sets.insert(name.clone(), service.sets);
+            self.table_sets.extend(service.table_sets);
+            self.services.push(name);
+        }
     }
 
     fn session(&mut self, id: u64, service: String, version: u32, mut state: Value) {

@@ -189,7 +189,7 @@ impl Edit {
             complain("greenroom: nothing was changed");
             return Ok(());
         };
-        let found = differences(&shown.as_read, &edited, SHOWN_MAX);
+        let found = differences(&shown.as_read, &edited, &shown.sets, SHOWN_MAX);
         if !self.json {
             print_text(&in_lines(&found, "  "));
         }

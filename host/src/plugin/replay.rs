@@ -19,7 +19,8 @@ use greenroom_core::service::offer::{Build, Offer, Serving};
 use greenroom_core::turn::effect_record::EffectRecord;
 use greenroom_core::turn::turn_record::{StateRecord, TurnOutcome, TurnRecord};
 use greenroom_state::json;
-use greenroom_state::same_value::same_value;
+use greenroom_state::same_value::{same_value, same_with_sets};
+use greenroom_state::sets::Sets;
 use greenroom_state::value_change::{ValueChange, present, value_changes};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -219,7 +220,13 @@ fn compare(core: &Core, offers: &[Offer], recorded: &TurnRecord, replayed: Repla
         (None, None, Some(offer)) => states(core, offer, recorded, &turn),
         _ => Vec::new(),
     };
-    changes.extend(value_changes(&told(recorded), &told(&turn)));
+    let (before, mut after) = (told(recorded), told(&turn));
+    for (at, (a, b)) in recorded.effects.iter().zip(&turn.effects).enumerate() {
+        if is_same_entry(core, a, b) {
+            after["effects"][at]["data"] = before["effects"][at]["data"].clone();
+        }
+    }
+    changes.extend(value_changes(&before, &after, &Sets::default()));
     if !unknown.is_empty() {
         let after = Some(json!(unknown));
         changes.push(ValueChange { field: "asks the host".into(), before: None, after });
@@ -230,10 +237,11 @@ fn compare(core: &Core, offers: &[Offer], recorded: &TurnRecord, replayed: Repla
 /// Differences of the states behind two turns. Both are read by the candidate first: they are of
 /// its version then, and fields that it adds have their defaults in both.
 fn states(core: &Core, offer: &Offer, recorded: &TurnRecord, played: &TurnRecord) -> Vec<ValueChange> {
+    let sets = Sets::of(offer.shape.schema.as_ref());
     let behind = |t: &TurnRecord| t.after.clone().or_else(|| t.before.clone());
     let (Some(a), Some(b)) = (behind(recorded), behind(played)) else {
         let of = |s: Option<StateRecord>| s.map_or(Value::Null, |s| shown(&s.packed.0));
-        return under("state", value_changes(&of(behind(recorded)), &of(behind(played))));
+        return under("state", value_changes(&of(behind(recorded)), &of(behind(played)), &sets));
     };
     let service = core.service_named(&offer.name);
     let as_read = |s: &StateRecord| {
@@ -241,9 +249,9 @@ fn states(core: &Core, offer: &Offer, recorded: &TurnRecord, played: &TurnRecord
         read.and_then(Result::ok).unwrap_or_else(|| s.packed.0.clone())
     };
     let (a, b) = (as_read(&a), as_read(&b));
-    match same_value(&a, &b, offer.shape.schema.as_ref()) {
+    match same_with_sets(&a, &b, &sets) {
         true => Vec::new(),
-        false => under("state", value_changes(&shown(&a), &shown(&b))),
+        false => under("state", value_changes(&shown(&a), &shown(&b), &sets)),
     }
 }
 
@@ -268,6 +276,13 @@ fn told(turn: &TurnRecord) -> Value {
         "fault": fault,
         "fault_reply": turn.fault_reply,
     })
+}
+
+/// Whether two effects write one value to one entry, perhaps in another order.
+fn is_same_entry(core: &Core, a: &EffectRecord, b: &EffectRecord) -> bool {
+    let (Some(table), Some(x), Some(y)) = (&a.table, &a.data, &b.data) else { return false };
+    let schema = std::str::from_utf8(&table.0).ok().and_then(|table| core.schema(None, Some(table)));
+    a.table == b.table && a.key == b.key && same_value(&x.0, &y.0, schema)
 }
 
 /// An effect, with the value of an entry as a value: maps of the standard library are written in

@@ -2,6 +2,7 @@
 //! so fields are only added.
 
 use greenroom_state::dump::DumpedSession;
+use greenroom_state::sets::Sets;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -51,6 +52,9 @@ pub struct Shown {
     pub unreadable: Option<String>,
     /// Digest of what is stored, for a change that must not overwrite another one.
     pub digest: String,
+    /// Places of the sets in the state: their order says nothing.
+    #[serde(default, skip_serializing_if = "Sets::is_empty")]
+    pub sets: Sets,
 }
 
 /// A line of `greenroom table ls --json`.

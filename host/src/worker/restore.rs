@@ -24,12 +24,13 @@ use greenroom_core::input::Input;
 use greenroom_core::ledger::{Outcome, Report, Restored};
 use greenroom_core::operate::check::{Checked, GivenState};
 use greenroom_core::operate::plan::{Plan, PlannedState, StoredEntry, Survey};
-use greenroom_core::operate::undo::ReplacedData;
+use greenroom_core::operate::undo::{ItemOf, ReplacedData};
 use greenroom_core::reload::request::Requester;
 use greenroom_core::store::kind::Kind;
 use greenroom_state::difference::differences;
 use greenroom_state::edit::{objection, set};
 use greenroom_state::json;
+use greenroom_state::sets::Sets;
 use serde_json::Value;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
@@ -126,8 +127,11 @@ fn commit(
         Ok((found, replaced, services)) => {
             // The request names file, session, fields and keys; the core has counted the rest.
             let Restored { file, session, fields, keys, undoes, .. } = of;
-            let fields =
-                if session.is_some() && fields.is_empty() { changed_fields(&replaced) } else { fields };
+            let fields = if session.is_some() && fields.is_empty() {
+                changed_fields(&shell.core, &replaced)
+            } else {
+                fields
+            };
             let restored = Restored { file, session, fields, keys, undoes, ..found };
             undo = Some(replaced);
             restored.report(Outcome::Restored, String::new(), services)
@@ -172,13 +176,21 @@ fn remember(shell: &mut Shell, replaced: ReplacedData) {
 }
 
 /// Paths of the fields that the change of one state has changed.
-fn changed_fields(replaced: &ReplacedData) -> Vec<String> {
+fn changed_fields(core: &Core, replaced: &ReplacedData) -> Vec<String> {
     let value = |stored: &Option<StoredEntry>| {
         stored.as_ref().and_then(|s| json::to_json(&s.value).ok()).unwrap_or_default()
     };
-    let found =
-        replaced.items.iter().flat_map(|i| differences(&value(&i.before), &value(&i.after), FIELDS_MAX));
-    found.map(|d| d.field).take(FIELDS_MAX).collect()
+    let found = replaced.items.iter().flat_map(|i| {
+        let schema = match &i.of {
+            ItemOf::Session { service, .. } => core.schema(Some(service), None),
+            ItemOf::Table { table, .. } => core.schema(None, Some(table)),
+        };
+        differences(&value(&i.before), &value(&i.after), &Sets::of(schema), FIELDS_MAX)
+    });
+    let mut fields: Vec<_> = found.map(|d| d.field).take(FIELDS_MAX).collect();
+    // Items of one set have one path.
+    fields.dedup();
+    fields
 }
 
 /// Plans a session's state with some fields set. Returns the plan, and the state before and after.

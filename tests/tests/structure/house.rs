@@ -88,9 +88,10 @@ const CRATES: [(&str, Floors); 4] = [
             &["dump_lines"],
             &["rehearsal_report", "dump"],
             &["edit"],
-            &["compatibility"],
+            &["compatibility", "misfit"],
             &["schema_diff"],
-            &["schema_text", "same_value", "condition", "difference", "byte_text"],
+            &["schema_text", "same_value", "condition", "difference", "value_change", "byte_text"],
+            &["sets"],
             &["schema"],
             &[
                 "path",
@@ -103,7 +104,7 @@ const CRATES: [(&str, Floors); 4] = [
                 "endpoint",
                 "dialogue_report",
             ],
-            &["address", "nesting", "settings_file", "value_change"],
+            &["address", "nesting", "settings_file"],
         ],
     ),
 ];

@@ -22,7 +22,9 @@ use crate::session::life::Life;
 use crate::tables::entry::version_of;
 use crate::tables::owner::Owner;
 use greenroom_state::json::to_json;
+use greenroom_state::same_value::same_with_sets;
 use greenroom_state::schema::Schema;
+use greenroom_state::sets::Sets;
 use std::collections::BTreeMap;
 
 /// State as an operator gives it.
@@ -155,6 +157,26 @@ pub(super) fn has_state(host: &HostState, slot: Slot, state: Option<(u32, &[u8])
     }
 }
 
+/// Whether a session stores this state, or one that differs from it only in the order of maps and
+/// sets. O(bytes), and O(schema) if the bytes differ.
+pub(super) fn has_same_state(host: &HostState, slot: Slot, state: Option<(u32, &[u8])>) -> bool {
+    if has_state(host, slot, state) {
+        return true;
+    }
+    let (Some(s), Some((version, bytes))) = (host.sessions.get(slot), state) else { return false };
+    let shape = &host.services[s.service].offer.shape;
+    let is_of_schema = s.state_version == version && version == shape.version;
+    let Some(r) = s.state.filter(|_| is_of_schema) else { return false };
+    host.store.read(r, |stored| is_same(stored, bytes, shape.schema.as_ref()))
+}
+
+/// Whether two values are equal, but for the order of maps and sets. If a schema does not say which
+/// lists are sets, another order is another value: an operator who gives it wants it.
+fn is_same(a: &[u8], b: &[u8], schema: Option<&Schema>) -> bool {
+    let sets = Sets::of(schema);
+    sets.are_exact() && same_with_sets(a, b, &sets)
+}
+
 /// Checks an entry of a table, and returns what would be stored of it. Adds the owner's build
 /// to `builds`. If the table has no owner, no code is called, and any value fits that is within
 /// the limits. Changes nothing.
@@ -235,6 +257,24 @@ pub(super) fn has_entry(host: &HostState, table: &str, key: &[u8], (version, byt
     let mut value = Vec::new();
     let stored = host.tables.get(&host.store, table, key, &mut value);
     stored.is_some_and(|stored| version_of(stored) == version_of(version)) && value == bytes
+}
+
+/// Whether an entry is stored under this key with this version, and with this value or one that
+/// differs from it only in the order of maps and sets. O(value), and O(schema) if the bytes differ.
+pub(super) fn has_same_entry(
+    host: &HostState,
+    table: &str,
+    key: &[u8],
+    (version, bytes): (u32, &[u8]),
+) -> bool {
+    if has_entry(host, table, key, (version, bytes)) {
+        return true;
+    }
+    let mut value = Vec::new();
+    let stored = host.tables.get(&host.store, table, key, &mut value);
+    let is_of_schema = host.owners.get(table).is_some_and(|owner| owner.version == version_of(version));
+    let is_same_version = stored.is_some_and(|stored| version_of(stored) == version_of(version));
+    is_of_schema && is_same_version && is_same(&value, bytes, schema(host, None, Some(table)))
 }
 
 /// Version of an entry's value, if the table's owner writes another one, or if nobody owns the

@@ -21,8 +21,8 @@ use crate::host_state::HostState;
 use crate::host_state::state::write_state;
 use crate::ids::Slot;
 use crate::ledger::Restored;
-use crate::operate::check::has_entry;
-use crate::operate::check::has_state;
+use crate::operate::check::has_same_entry;
+use crate::operate::check::has_same_state;
 use crate::operate::check::restorable;
 use crate::operate::plan::At;
 use crate::operate::plan::Plan;
@@ -86,7 +86,7 @@ fn survey_state(host: &HostState, plan: &Plan, survey: &mut Survey) {
         return survey.gone.push(planned.session);
     };
     let is = |state: &Option<(u32, Vec<u8>)>| {
-        has_state(host, slot, state.as_ref().map(|(version, bytes)| (*version, &bytes[..])))
+        has_same_state(host, slot, state.as_ref().map(|(version, bytes)| (*version, &bytes[..])))
     };
     // The given form in an older version is left to the next turn, which migrates it. So a
     // restore of the same dump changes nothing the second time.
@@ -169,7 +169,7 @@ fn survey_entry(
         return;
     }
     let stored_bytes = || host.tables.entry_bytes(&planned.name, key).unwrap_or(0);
-    let has = |(version, bytes): &(u32, Vec<u8>)| has_entry(host, &planned.name, key, (*version, bytes));
+    let has = |(version, bytes): &(u32, Vec<u8>)| has_same_entry(host, &planned.name, key, (*version, bytes));
     let is_until = host.tables.until(&host.store, &planned.name, key) == entry.until;
     match is_until && (has(&entry.kept) || entry.given.as_ref().is_some_and(has)) {
         true => {
