@@ -3,7 +3,7 @@
 //! A field that is missing meets no condition. A value is JSON, or else a string, and a field that
 //! is a string is compared with the text, too: `name=5` finds 5 and "5".
 
-use crate::nesting::parse;
+use crate::parse::value_or_text;
 use crate::path::FieldPath;
 use serde_json::Value;
 use std::cmp::Ordering;
@@ -34,8 +34,8 @@ const WRITTEN: [(&str, Comparison); 6] = [
 pub struct Condition {
     path: FieldPath,
     comparison: Comparison,
-    /// Value as JSON, if the text is some.
-    value: Option<Value>,
+    /// Value as JSON, or the text if it is none.
+    value: Value,
     /// Value as it was written.
     text: String,
 }
@@ -56,7 +56,8 @@ impl Condition {
                  a text that begins so is written as JSON: {written}\"{text}\""
             ));
         }
-        Ok(Condition { path, comparison, value: parse(text.as_bytes()).ok(), text })
+        let value = value_or_text(&text).map_err(|why| format!("{path}: {why}"))?;
+        Ok(Condition { path, comparison, value, text })
     }
 
     /// Path of the field.
@@ -82,11 +83,10 @@ impl Condition {
     /// order.
     fn compare(&self, field: &Value) -> Option<Ordering> {
         match (field, &self.value) {
-            (Value::String(field), Some(Value::String(value))) => Some(field.as_str().cmp(value)),
+            (Value::String(field), Value::String(value)) => Some(field.as_str().cmp(value)),
             (Value::String(field), _) => Some(field.as_str().cmp(&self.text)),
-            (Value::Number(a), Some(Value::Number(b))) => numbers(a, b),
-            (field, Some(value)) => (field == value).then_some(Ordering::Equal),
-            (_, None) => None,
+            (Value::Number(a), Value::Number(b)) => numbers(a, b),
+            (field, value) => (field == value).then_some(Ordering::Equal),
         }
     }
 }
@@ -136,6 +136,7 @@ mod tests {
             ("a.=1", "is no path"),
             ("count==1", "a comparison is one of"),
             ("count=>1", "a comparison is one of"),
+            ("tags={\"a\": 1, \"a\": 2}", "tags: key \"a\" is there twice"),
         ] {
             let said = Condition::parse(text).unwrap_err();
             assert!(said.contains(why), "{said}");

@@ -1,7 +1,9 @@
 //! Format of `greenroom state dump`: written as a stream, because a host may hold more sessions
 //! than memory should hold text, and read as a whole.
 //!
-//! Programs depend on the format: fields are added, never changed. State is as stored, not as
+//! Programs depend on the format: fields are added, never changed. [`REVISION`] counts additions.
+//! A field that is not known is refused, as it may be misspelt; in a dump of a later revision it is
+//! skipped. State is as stored, not as
 //! migrated; `null` for a session that never stored any. Bytes are written as [`crate::json`]
 //! has them.
 //!
@@ -11,7 +13,8 @@
 //! needs memory for all of it.
 
 use crate::address::Peer;
-use crate::nesting::parse_from;
+use crate::parse::Shape::Any;
+use crate::parse::{Shape, parse_known_from};
 use crate::sets::Sets;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -20,6 +23,8 @@ use std::io::{self, Read, Write};
 
 /// Version of the format. [`read`] refuses all others.
 pub const FORMAT: u32 = 1;
+/// Number of times that fields were added to the format. Dumps of the first one do not name it.
+pub const REVISION: u32 = 1;
 
 /// Service, as far as a dump needs it to read the states.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -173,6 +178,9 @@ pub struct DumpedEntry {
 pub struct Dump {
     /// Version of the format: [`FORMAT`].
     pub format: u32,
+    /// Revision of the format: [`REVISION`]; 0: an earlier version wrote the dump.
+    #[serde(default)]
+    pub revision: u32,
     /// Time it was begun, RFC 3339.
     pub taken_at: String,
     /// The services by name.
@@ -183,17 +191,81 @@ pub struct Dump {
     pub tables: BTreeMap<String, Vec<DumpedEntry>>,
 }
 
+/// Fields of a timer.
+const TIMERS: Shape = Shape::List(&keys(&[("name", Any), ("in_ms", Any)]));
+/// Fields of a job.
+const JOBS: Shape = Shape::List(&keys(&[("number", Any), ("name", Any), ("running", Any)]));
+/// Fields of a connection that is being made.
+const CONNECTS: Shape =
+    Shape::List(&keys(&[("number", Any), ("service", Any), ("to", Any), ("over_tls", Any)]));
+/// Fields of an action that waits.
+const ACTIONS: Shape = Shape::List(&keys(&[("kind", Any), ("from", Any), ("name", Any), ("data", Any)]));
+/// Fields of [`DumpedService`], by services.
+pub(crate) const SERVICES: Shape = Shape::Map(&keys(&[
+    ("state_version", Any),
+    ("generation", Any),
+    ("timers", TIMERS),
+    ("jobs", JOBS),
+    ("connects", CONNECTS),
+    ("tables", Any),
+    ("sets", Any),
+    ("table_sets", Any),
+]));
+/// Fields of [`DumpedSession`].
+pub(crate) const SESSION: Shape = keys(&[
+    ("id", Any),
+    ("service", Any),
+    ("endpoint", Any),
+    ("peer", Any),
+    ("opened_at", Any),
+    ("outbound", Any),
+    ("held", Any),
+    ("state_version", Any),
+    ("state", Any),
+    ("input", Any),
+    ("output", Any),
+    ("timers", TIMERS),
+    ("actions", ACTIONS),
+    ("jobs", JOBS),
+    ("connects", CONNECTS),
+    ("topics", Any),
+    ("names", Any),
+    ("frame_max", Any),
+    ("idle_after_ms", Any),
+]);
+/// Fields of [`DumpedEntry`].
+pub const ENTRY: Shape = keys(&[("key", Any), ("value", Any), ("version", Any), ("until_ms", Any)]);
+/// Fields of [`Dump`].
+const DUMP: Shape = keys(&[
+    ("format", Any),
+    ("revision", Any),
+    ("taken_at", Any),
+    ("services", SERVICES),
+    ("sessions", Shape::List(&SESSION)),
+    ("tables", Shape::Map(&Shape::List(&ENTRY))),
+]);
+
+/// Object of these keys.
+pub const fn keys(known: &'static [(&'static str, Shape)]) -> Shape {
+    Shape::Keys(known)
+}
+
 /// Reads a dump as a whole, into memory. Fails on text that is no dump, with the line and what
-/// was expected there, and on another version of the format. Unknown fields are skipped.
+/// was expected there, on another version of the format, and on a key that is not known or is there
+/// twice.
 pub fn read(from: impl Read) -> Result<Dump, String> {
-    let dump: Dump = parse_from(from).map_err(|e| format!("not a dump: {e}"))?;
-    if dump.format != FORMAT {
-        return Err(format!(
-            "format {} is not known to this version, which reads format {FORMAT}",
-            dump.format
-        ));
-    }
+    let (dump, unknown): (Dump, _) = parse_known_from(from, DUMP).map_err(|e| format!("not a dump: {e}"))?;
+    is_read(dump.format, dump.revision, unknown)?;
     Ok(dump)
+}
+
+/// Fails if this version does not read a dump of such a head, or if it has an unknown key that no
+/// later revision has added.
+pub(crate) fn is_read(format: u32, revision: u32, unknown: Option<String>) -> Result<(), String> {
+    if format != FORMAT {
+        return Err(format!("format {format} is not known to this version, which reads format {FORMAT}"));
+    }
+    unknown.filter(|_| revision <= REVISION).map_or(Ok(()), |why| Err(format!("not a dump: {why}")))
 }
 
 /// Writer of a dump, piece by piece: head, sessions, tables with their entries, end.
@@ -212,7 +284,11 @@ pub struct Writer<W> {
 impl<W: Write> Writer<W> {
     /// Writes the head, and begins the list of sessions.
     pub fn new(mut out: W, taken_at: &str, services: &BTreeMap<String, DumpedService>) -> io::Result<Self> {
-        write!(out, "{{\"format\": {FORMAT}, \"taken_at\": {},", Value::from(taken_at))?;
+        write!(
+            out,
+            "{{\"format\": {FORMAT}, \"revision\": {REVISION}, \"taken_at\": {},",
+            Value::from(taken_at)
+        )?;
         write!(out, "\n\"services\": {},", serde_json::to_string(services)?)?;
         write!(out, "\n\"sessions\": [")?;
         Ok(Writer { out, in_tables: false, has_item: false, has_table: false })
@@ -294,21 +370,25 @@ mod tests {
             input: json!("half a li"),
             output: json!({"$b64": "/w=="}),
             timers: vec![DumpedTimer { name: "bed".into(), in_ms: 5 }],
-            actions: Vec::new(),
-            jobs: Vec::new(),
+            actions: vec![DumpedAction { kind: "note".into(), from: 1, name: "n".into(), data: json!(1) }],
+            jobs: vec![DumpedJob { number: 1, name: "j".into(), running: true }],
             connects: vec![DumpedConnect {
                 number: 7,
                 service: "tally".into(),
                 to: "[::1]:6".into(),
-                over_tls: None,
+                over_tls: Some("a".into()),
             }],
             topics: vec!["room".into()],
             names: vec!["ann".into()],
             frame_max: id,
             idle_after_ms: 2 * id,
         };
-        let entry =
-            |k: &str| DumpedEntry { key: json!(k), value: json!([1, null]), version: None, until_ms: None };
+        let entry = |k: &str| DumpedEntry {
+            key: json!(k),
+            value: json!([1, null]),
+            version: Some(2),
+            until_ms: Some(3),
+        };
         for (sessions, tables) in [(0, 0), (1, 1), (3, 2)] {
             let mut w = Writer::new(Vec::new(), "2026-01-01T00:00:01.000Z", &services).unwrap();
             for id in 0..sessions {
@@ -332,5 +412,33 @@ mod tests {
         assert!(read(&b"{\"format\": 1"[..]).unwrap_err().contains("not a dump"));
         let later = br#"{"format": 9, "taken_at": "", "services": {}, "sessions": [], "tables": {}}"#;
         assert!(read(&later[..]).unwrap_err().contains("format 9"));
+    }
+
+    /// A misspelt field is refused with its place, also in a dump of an earlier revision. A dump of
+    /// a later one may have more fields.
+    #[test]
+    fn a_field_that_is_not_known_is_refused() {
+        let dump = |revision: &str, entry: &str| {
+            let text = format!(
+                "{{\"format\": 1, {revision}\"taken_at\": \"\", \"services\": {{}}, \"sessions\": [],\n\
+                 \"tables\": {{\"t\": [{{\"key\": \"k\", \"value\": {{\"any\": 1}}{entry}}}]}}}}"
+            );
+            read(text.as_bytes())
+        };
+        let misspelt = ", \"until_mss\": 5";
+        for revision in ["", "\"revision\": 0, ", "\"revision\": 1, "] {
+            assert!(dump(revision, ", \"until_ms\": 5").is_ok());
+            assert_eq!(
+                dump(revision, misspelt).unwrap_err(),
+                "not a dump: key \"until_mss\" of tables.t[0], line 2, is unknown: what it holds would be lost; \
+                 there are: key, value, version, until_ms"
+            );
+        }
+        assert_eq!(dump("\"revision\": 2, ", misspelt).unwrap().tables["t"][0].until_ms, None);
+        let twice = dump("", ", \"until_ms\": 5, \"until_ms\": 6").unwrap_err();
+        assert!(
+            twice.starts_with("not a dump: key \"until_ms\" of tables.t[0], line 2, is there twice"),
+            "{twice}"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | line | holds |
 //! | --- | --- |
-//! | `{"dump": {"format": 1, "taken_at": …, "services": …}}` | the head, first |
+//! | `{"dump": {"format": 1, "revision": 1, "taken_at": …, "services": …}}` | the head, first |
 //! | `{"session": {…}}` | a session, as in a dump |
 //! | `{"table": {"name": …}}` | a table begins, perhaps without an entry |
 //! | `{"entry": {"table": …, "key": …, "value": …}}` | an entry of a table |
@@ -11,8 +11,9 @@
 //! Lines may be left out and changed by a filter. Memory is that of one line, for writer and
 //! reader.
 
-use crate::dump::{DumpedEntry, DumpedService, DumpedSession, FORMAT};
-use crate::nesting::parse;
+use crate::dump::{DumpedEntry, DumpedService, DumpedSession, REVISION, SERVICES, SESSION, is_read, keys};
+use crate::parse::Shape::Any;
+use crate::parse::{Shape, parse_known, parse_written};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
@@ -52,6 +53,9 @@ pub enum DumpLine {
 pub struct DumpHead {
     /// Version of the format: [`FORMAT`].
     pub format: u32,
+    /// Revision of the format, as in a dump.
+    #[serde(default)]
+    pub revision: u32,
     /// Time it was begun, RFC 3339.
     pub taken_at: String,
     /// The services by name.
@@ -66,30 +70,48 @@ pub fn write(out: &mut impl Write, line: &DumpLine) -> io::Result<()> {
     out.write_all(&text)
 }
 
+/// Fields of all lines.
+const LINE: Shape = keys(&[
+    ("dump", keys(&[("format", Any), ("revision", Any), ("taken_at", Any), ("services", SERVICES)])),
+    ("session", SESSION),
+    ("table", keys(&[("name", Any)])),
+    ("entry", keys(&[("table", Any), ("key", Any), ("value", Any), ("version", Any), ("until_ms", Any)])),
+    ("end", keys(&[("sessions", Any), ("entries", Any)])),
+]);
+
 /// Lines of a dump, read one after the other. The first error is the last item.
 pub struct Reader<R> {
     from: R,
     line: Vec<u8>,
     number: u64,
+    /// Revision of the format that the head names.
+    revision: u32,
     has_ended: bool,
 }
 
 /// Whether a line is the head of a dump in lines: it is read then.
 pub fn head(line: &[u8]) -> Option<Result<DumpHead, String>> {
-    match parse::<DumpLine>(line) {
-        Ok(DumpLine::Dump(head)) if head.format != FORMAT => Some(Err(format!(
-            "format {} is not known to this version, which reads format {FORMAT}",
-            head.format
-        ))),
-        Ok(DumpLine::Dump(head)) => Some(Ok(head)),
-        _ => None,
+    // The beginning of a document is no line, and a line is a head even if a key is wrong.
+    let DumpLine::Dump(_) = parse_written(line).ok()? else { return None };
+    match parse_known(line, LINE) {
+        Ok((DumpLine::Dump(head), unknown)) => {
+            Some(is_read(head.format, head.revision, unknown).map(|()| head))
+        }
+        Ok(_) => None,
+        Err(why) => Some(Err(format!("not a dump: {why}"))),
     }
 }
 
 impl<R: BufRead> Reader<R> {
     /// Reads what follows the head.
-    pub fn behind_head(from: R) -> Reader<R> {
-        Reader { from, line: Vec::new(), number: 1, has_ended: false }
+    pub fn behind_head(from: R, head: &DumpHead) -> Reader<R> {
+        Reader { from, line: Vec::new(), number: 1, revision: head.revision, has_ended: false }
+    }
+
+    /// Reads a line. Fails on a key that is not known or is there twice, too.
+    fn line(&self) -> Result<DumpLine, String> {
+        let (line, unknown) = parse_known(&self.line, LINE)?;
+        unknown.filter(|_| self.revision <= REVISION).map_or(Ok(line), Err)
     }
 
     /// Fails if anything but white space follows the last line: a second dump, say, which would be
@@ -120,7 +142,7 @@ impl<R: BufRead> Iterator for Reader<R> {
         let number = self.number;
         let read = match self.from.read_until(b'\n', &mut self.line) {
             Ok(0) => Err("the dump was cut off: its last line is no {\"end\": …}".to_owned()),
-            Ok(_) => parse(&self.line).map_err(|e| format!("not a dump: line {number}: {e}")),
+            Ok(_) => self.line().map_err(|e| format!("not a dump: line {number}: {e}")),
             Err(e) => Err(format!("line {number} can't be read: {e}")),
         };
         let read = match read {
@@ -138,10 +160,16 @@ impl<R: BufRead> Iterator for Reader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dump::FORMAT;
     use serde_json::json;
 
     fn sample() -> Vec<DumpLine> {
-        let head = DumpHead { format: FORMAT, taken_at: "now".into(), services: BTreeMap::new() };
+        let head = DumpHead {
+            format: FORMAT,
+            revision: REVISION,
+            taken_at: "now".into(),
+            services: BTreeMap::new(),
+        };
         let value = json!({"n": 18446744073709551615u64, "f": 0.1});
         let entry = DumpedEntry { key: json!("k"), value, version: Some(2), until_ms: None };
         vec![
@@ -157,19 +185,32 @@ mod tests {
         let mut text = Vec::new();
         sample().iter().for_each(|line| write(&mut text, line).unwrap());
         let first = text.iter().position(|b| *b == b'\n').unwrap() + 1;
-        assert!(head(&text[..first]).unwrap().is_ok());
-        let read: Result<Vec<_>, _> = Reader::behind_head(&text[first..]).collect();
+        let head_of = head(&text[..first]).unwrap().unwrap();
+        let behind = |text: &[u8]| Reader::behind_head(text, &head_of).collect::<Result<Vec<_>, _>>();
+        let read = behind(&text[first..]);
         assert_eq!(read.unwrap(), sample()[1..]);
         let twice = [&text[first..], b"\n", &text[..]].concat();
-        let read: Result<Vec<_>, _> = Reader::behind_head(&twice[..]).collect();
+        let read = behind(&twice[..]);
         assert_eq!(read.unwrap_err(), "line 6 follows the end of the dump");
         // Without its last line it was cut off.
         let end = text[..text.len() - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1;
-        let read: Result<Vec<_>, _> = Reader::behind_head(&text[first..end]).collect();
+        let read = behind(&text[first..end]);
         assert!(read.unwrap_err().contains("cut off"));
-        let read: Result<Vec<_>, _> = Reader::behind_head(&b"{\"entry\": 1}\n"[..]).collect();
+        let read = behind(&b"{\"entry\": 1}\n"[..]);
         assert!(read.unwrap_err().starts_with("not a dump: line 2: "));
+        for (line, why) in [
+            (
+                &b"{\"entry\": {\"table\": \"t\", \"key\": 1, \"value\": 2, \"untilms\": 3}}\n"[..],
+                "key \"untilms\" of entry is unknown",
+            ),
+            (b"{\"table\": {\"name\": \"t\", \"name\": \"t\"}}\n", "key \"name\" of table is there twice"),
+        ] {
+            let said = behind(line).unwrap_err();
+            assert!(said.starts_with("not a dump: line 2: ") && said.contains(why), "{said}");
+        }
         assert!(head(b"{\"format\": 1,\n").is_none());
+        let misspelt = br#"{"dump": {"format": 1, "taken_at": "", "services": {}, "x": 1}}"#;
+        assert!(head(misspelt).unwrap().unwrap_err().contains("key \"x\" of dump is unknown"));
         assert!(head(br#"{"dump": {"format": 9, "taken_at": "", "services": {}}}"#).unwrap().is_err());
     }
 }

@@ -368,7 +368,7 @@ mod tests {
                 };
                 let last = packed(&nested(DEPTH_MAX));
                 let text = to_json(&last).unwrap().to_string();
-                let read: Json = crate::nesting::parse(text.as_bytes()).unwrap();
+                let read: Json = crate::parse::parse(text.as_bytes()).unwrap();
                 assert_eq!(from_json(&read).unwrap(), last);
                 let over = nested(DEPTH_MAX + 1);
                 assert!(to_json(&packed(&over)).is_err());

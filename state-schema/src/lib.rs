@@ -17,6 +17,7 @@
 //! | [`json`] | MessagePack to JSON and back, without loss |
 //! | `misfit` | where a value does not fit its schema, in words |
 //! | [`nesting`] | the depth of states and of their JSON: one bound for all |
+//! | [`parse`] | JSON that people give: no key twice, none that is unknown |
 //! | [`path`] | paths to fields, as operators write them |
 //! | [`rehearsal_report`] | reports of rehearsals: changes by field, verdict, way back |
 //! | [`same_value`] | comparison of stored values, whatever the order of their maps |
@@ -51,6 +52,7 @@ pub mod endpoint;
 pub mod json;
 mod misfit;
 pub mod nesting;
+pub mod parse;
 pub mod path;
 pub mod rehearsal_report;
 pub mod same_value;

@@ -20,7 +20,7 @@ use crate::admin::patience::{Again, Patient};
 use crate::admin::text::operator;
 use crate::admin::time::rfc3339;
 use crate::protocol::admin::{AdminCommand, Piece, Reply, TAKES_NO_COMMANDS};
-use greenroom_state::nesting::parse;
+use greenroom_state::parse::parse_written;
 use rustix::process::{geteuid, getpid};
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -225,7 +225,7 @@ fn attempt(
     let sent = (&socket).write_all(line.as_bytes());
     for line in BufReader::new(&socket).lines() {
         let line = line.map_err(|e| broke(sent.as_ref().err().unwrap_or(&e)))?;
-        match parse(line.as_bytes()).map_err(|e| broke(&e))? {
+        match parse_written(line.as_bytes()).map_err(|e| broke(&e))? {
             // If the host takes no more data, its reply says why.
             Reply::Go => drop(send(&socket, pieces)),
             Reply::End => return Ok(()),

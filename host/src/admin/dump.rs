@@ -82,7 +82,7 @@ impl<'c, 'a> DumpWriter<'c, 'a> {
         if !lines {
             return Ok(DumpWriter::Document(dump::Writer::new(out, &taken_at, &services)?));
         }
-        let head = DumpHead { format: dump::FORMAT, taken_at, services };
+        let head = DumpHead { format: dump::FORMAT, revision: dump::REVISION, taken_at, services };
         dump_lines::write(&mut out, &DumpLine::Dump(head))?;
         Ok(DumpWriter::Lines { out, table: String::new(), sessions: 0, entries: 0 })
     }

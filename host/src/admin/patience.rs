@@ -15,7 +15,7 @@
 
 use crate::protocol::admin::{AdminCommand, Reply};
 use crate::protocol::status::Status;
-use greenroom_state::nesting::parse;
+use greenroom_state::parse::parse_written;
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -284,7 +284,7 @@ fn status(path: &Path, wait: Duration) -> io::Result<Box<Status>> {
     (&stream).write_all(line.as_bytes())?;
     let mut answer = Vec::new();
     BufReader::new(&stream).read_until(b'\n', &mut answer)?;
-    match parse(&answer) {
+    match parse_written(&answer) {
         Ok(Reply::Status(status)) => Ok(status),
         Ok(_) => Err(io::Error::other("it answered something else")),
         Err(e) => Err(io::Error::other(e.to_string())),

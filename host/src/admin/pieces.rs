@@ -5,8 +5,10 @@
 //! bounded in number and length, as the ledger keeps them and a caller reads them all.
 
 use crate::protocol::admin::Piece;
+use greenroom_state::dump::{ENTRY, keys};
 use greenroom_state::json::untag_integers;
-use greenroom_state::nesting::parse;
+use greenroom_state::parse::Shape::{self, Any};
+use greenroom_state::parse::parse_known;
 use std::io::{self, BufRead, Read};
 
 /// Longest line of input, in bytes: the longest record, as text.
@@ -24,13 +26,28 @@ pub(super) fn next_piece(from: &mut impl BufRead, line: &mut Vec<u8>) -> io::Res
         line.clear();
         let len = from.take(PIECE_BYTES_MAX).read_until(b'\n', line)?;
         match line.last() {
-            Some(b'\n') if whole => return Ok(parse(line).map(untagged)),
+            Some(b'\n') if whole => return Ok(read(line).map(untagged)),
             Some(b'\n') => return Ok(Err(format!("a line has more than {PIECE_BYTES_MAX} bytes"))),
             _ if (len as u64) < PIECE_BYTES_MAX => return Err(io::ErrorKind::UnexpectedEof.into()),
             // The rest of the line is skipped.
             _ => whole = false,
         }
     }
+}
+
+/// Fields of [`Piece`].
+const PIECE: Shape = keys(&[
+    ("session", keys(&[("id", Any), ("service", Any), ("state_version", Any), ("state", Any)])),
+    ("table", keys(&[("name", Any), ("version", Any)])),
+    ("entry", ENTRY),
+    ("delete", Any),
+    ("malformed", Any),
+]);
+
+/// Reads a piece. A misspelt key is refused: what it holds would be lost.
+fn read(line: &[u8]) -> Result<Piece, String> {
+    let (piece, unknown) = parse_known(line, PIECE)?;
+    unknown.map_or(Ok(piece), Err)
 }
 
 /// Piece whose large integers are numbers: it is compared with what the handler writes.
@@ -93,8 +110,12 @@ mod tests {
     /// error.
     #[test]
     fn lines_are_read_one_by_one() {
-        let mut input = &b"nonsense\n{\"malformed\": \"x\"}\n\"end\"\n\"en"[..];
+        let misspelt = "{\"entry\": {\"key\": \"k\", \"value\": {\"any\": 1}, \"until_mss\": 5}}\n";
+        let text = misspelt.to_owned() + "nonsense\n{\"malformed\": \"x\"}\n\"end\"\n\"en";
+        let mut input = text.as_bytes();
         let mut line = Vec::new();
+        let why = next_piece(&mut input, &mut line).unwrap().unwrap_err();
+        assert!(why.starts_with("key \"until_mss\" of entry is unknown"), "{why}");
         assert!(next_piece(&mut input, &mut line).unwrap().is_err());
         assert!(matches!(next_piece(&mut input, &mut line).unwrap(), Ok(Piece::Malformed(_))));
         assert!(matches!(next_piece(&mut input, &mut line).unwrap(), Ok(Piece::End)));

@@ -85,7 +85,7 @@ impl Redaction {
         }
         let end = bytes.iter().rposition(|b| !b.is_ascii_whitespace()).map_or(0, |at| at + 1);
         let mut value: Value = match bytes.first() {
-            Some(b'{' | b'[') => greenroom_state::nesting::parse(&bytes[..end]).ok()?,
+            Some(b'{' | b'[') => greenroom_state::parse::parse_written(&bytes[..end]).ok()?,
             _ => return None,
         };
         self.in_value(&mut value, false, found).then(|| {

@@ -20,7 +20,7 @@ use crate::mailbox::Mailbox;
 use crate::protocol::admin::{AdminCommand, Reply};
 use crate::protocol::serving::ServedBy;
 use greenroom_core::reload::request::Requester;
-use greenroom_state::nesting::parse;
+use greenroom_state::parse::parse;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;

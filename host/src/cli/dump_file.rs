@@ -34,7 +34,11 @@ impl Dumped {
         let mut first = Vec::new();
         from.read_until(b'\n', &mut first).map_err(|e| format!("it can't be read: {e}"))?;
         match dump_lines::head(&first) {
-            Some(head) => Ok(Dumped::Lines(head?, dump_lines::Reader::behind_head(from))),
+            Some(head) => {
+                let head = head?;
+                let lines = dump_lines::Reader::behind_head(from, &head);
+                Ok(Dumped::Lines(head, lines))
+            }
             None => dump::read(first.chain(from)).map(|dump| Dumped::Whole(Box::new(dump))),
         }
     }

@@ -24,7 +24,7 @@ use crate::cli::state_edit::{Edit, Show};
 use crate::protocol::admin::{AdminCommand, Piece, Reply};
 use clap::{Args, Subcommand};
 use greenroom_core::ledger::{Outcome, Report, Restored};
-use greenroom_state::nesting::{parse, too_deep};
+use greenroom_state::parse::value_or_text;
 use greenroom_state::path::FieldPath;
 use serde_json::Value;
 use std::fmt::Write;
@@ -245,7 +245,7 @@ pub(super) fn is_kept(text: &str, value: &Value) -> Result<(), String> {
 
 /// Parses a field's path and its value: JSON, or else a string. The first `=` behind
 /// the path counts, so values may contain more of them. A string that is valid JSON needs quotes:
-/// `name="5"`. JSON that nests too deep is refused, and not taken for a string.
+/// `name="5"`. JSON that nests too deep or has a key twice is refused, and not taken for a string.
 pub(super) fn field(text: &str) -> Result<(String, Value), CommandFailure> {
     let (path, rest) =
         FieldPath::parse_before(text, |rest| rest.starts_with('=')).map_err(CommandFailure::Usage)?;
@@ -254,10 +254,7 @@ pub(super) fn field(text: &str) -> Result<(String, Value), CommandFailure> {
     };
     let path = path.to_string();
     let refused = |e| CommandFailure::Usage(format!("field {path}: {e}"));
-    let value = match parse::<Value>(given.as_bytes()) {
-        Err(e) if e.contains(&too_deep()) => return Err(refused(e)),
-        parsed => parsed.unwrap_or_else(|_| Value::from(given)),
-    };
+    let value = value_or_text(given).map_err(refused)?;
     is_kept(given, &value).map_err(refused)?;
     Ok((path, value))
 }

@@ -21,7 +21,7 @@ use crate::protocol::admin::{AdminCommand, Piece, Reply};
 use crate::protocol::data::Shown;
 use clap::Args;
 use greenroom_state::difference::{FieldDifference, differences};
-use greenroom_state::nesting::parse;
+use greenroom_state::parse::parse;
 use greenroom_state::path::FieldPath;
 use serde_json::Value;
 use std::io::{IsTerminal, Write};

@@ -17,7 +17,7 @@ use clap::{Args, Subcommand};
 use greenroom_core::ledger::Report;
 use greenroom_state::condition::Condition;
 use greenroom_state::dump::DumpedEntry;
-use greenroom_state::nesting::parse;
+use greenroom_state::parse::{parse, value_or_text};
 use serde_json::Value;
 use std::io::Read;
 use std::path::Path;
@@ -118,11 +118,13 @@ fn condition(text: &str) -> Result<String, String> {
 }
 
 /// Key as a dump has it: bytes that are no text are given as such.
-fn key(text: &str) -> Value {
-    let tagged = parse::<Value>(text.as_bytes())
-        .ok()
-        .filter(|v| v.as_object().is_some_and(|m| m.contains_key("$b64")));
-    tagged.unwrap_or_else(|| Value::from(text))
+fn key(text: &str) -> Result<Value, CommandFailure> {
+    match value_or_text(text) {
+        Ok(value) if value.as_object().is_some_and(|m| m.contains_key("$b64")) => Ok(value),
+        Err(why) if text.contains("$b64") => Err(CommandFailure::Usage(format!("the key: {why}"))),
+        // Any other text is a key, whatever it looks like.
+        _ => Ok(Value::from(text)),
+    }
 }
 
 impl Tables {
@@ -188,7 +190,7 @@ impl Get {
         let mut found = None;
         let query = EntryQuery {
             table: table.clone(),
-            key: Some(key(&text)),
+            key: Some(key(&text)?),
             limit: Some(1),
             ..EntryQuery::default()
         };
@@ -209,8 +211,8 @@ impl Scan {
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         end_with_the_reader();
         let Scan { table, from, prefix, limit, conditions, strings, json } = self;
-        let of = |text: Option<String>| text.map(|text| key(&text));
-        let (from, prefix) = (of(from), of(prefix));
+        let of = |text: Option<String>| text.map(|text| key(&text)).transpose();
+        let (from, prefix) = (of(from)?, of(prefix)?);
         let query = EntryQuery { table, key: None, from, prefix, limit, conditions, strings };
         each_entry(dir, query, |entry| {
             print_text(&match json {
@@ -242,14 +244,14 @@ impl Put {
                 parse(&text).map_err(|e| CommandFailure::Failed(format!("standard input is no JSON: {e}")))?
             }
             text => {
-                let value = parse(text.as_bytes()).unwrap_or_else(|_| Value::from(text));
+                let value = value_or_text(text).map_err(CommandFailure::Usage)?;
                 is_kept(text, &value).map_err(CommandFailure::Usage)?;
                 value
             }
         };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let until_ms = ttl.map(|ttl| (now + ttl).as_millis() as u64);
-        let entry = DumpedEntry { key: key(&text), value, version, until_ms };
+        let entry = DumpedEntry { key: key(&text)?, value, version, until_ms };
         let named = NamedEntries { table, keys: vec![entry.key.clone()], deletes: false };
         let report = amended(dir, named, vec![Piece::Entry(entry)])?;
         print_report(&report, json);
@@ -260,7 +262,7 @@ impl Put {
 impl Del {
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
         let Del { table, keys, json } = self;
-        let keys: Vec<_> = keys.iter().map(|text| key(text)).collect();
+        let keys: Vec<_> = keys.iter().map(|text| key(text)).collect::<Result<_, _>>()?;
         let first = keys.iter().take(NamedEntries::KEYS_MAX).cloned().collect();
         let named = NamedEntries { table: table.clone(), keys: first, deletes: true };
         let report = amended(dir, named, keys.into_iter().map(Piece::Delete).collect())?;

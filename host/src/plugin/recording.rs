@@ -9,7 +9,7 @@ use crate::protocol::watch::{RECORDING, RecordHead, RecordedTurn};
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
-use greenroom_state::nesting::parse;
+use greenroom_state::parse::parse;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};

@@ -4,7 +4,7 @@ use crate::page::{replies_of, rows};
 use crate::requests::REQUEST_BYTES_MAX;
 use fastrand::Rng;
 use greenroom::protocol::admin::{AdminCommand, Piece, Reply};
-use greenroom_state::nesting::parse;
+use greenroom_state::parse::parse;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::Shutdown;

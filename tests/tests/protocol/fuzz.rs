@@ -6,7 +6,7 @@ use crate::requests::{PATHS, data, line};
 use crate::{seed, variants};
 use fastrand::Rng;
 use greenroom::protocol::admin::{AdminCommand, Piece};
-use greenroom_state::nesting::parse;
+use greenroom_state::parse::parse;
 use greenroom_tests::client::Client;
 use greenroom_tests::host::Host;
 use greenroom_tests::{built, wait_for};

@@ -3,7 +3,7 @@
 use crate::variants;
 use greenroom::protocol::admin::{AdminCommand, Piece, Reply};
 use greenroom::protocol::serving::ServedBy;
-use greenroom_state::nesting::parse;
+use greenroom_state::parse::parse;
 use greenroom_tests::root;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -12,7 +12,7 @@ use greenroom::protocol::metrics::Metrics;
 use greenroom::protocol::observer::{FromObserver, ToObserver};
 use greenroom::protocol::status::Status;
 use greenroom::protocol::watch::{RecordHead, RecordedTurn};
-use greenroom_state::nesting::parse;
+use greenroom_state::parse::parse;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

@@ -91,7 +91,7 @@ const CRATES: [(&str, Floors); 4] = [
             &["compatibility", "misfit"],
             &["schema_diff"],
             &["schema_text", "same_value", "condition", "difference", "value_change", "byte_text"],
-            &["sets"],
+            &["sets", "parse"],
             &["schema"],
             &[
                 "path",

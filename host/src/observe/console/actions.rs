@@ -40,7 +40,7 @@ impl Action {
     /// Reads the action of a request. `None`: its path names none.
     pub(super) fn of(request: &Request) -> Option<Result<Action, String>> {
         let wanted = || -> Result<Wanted, String> {
-            serde_json::from_slice(&request.body).map_err(|e| format!("the body of the request: {e}"))
+            greenroom_state::parse::parse(&request.body).map_err(|e| format!("the body of the request: {e}"))
         };
         if let Some(rest) = request.path.strip_prefix("/api/session/") {
             let (id, verb) = rest.split_once('/')?;

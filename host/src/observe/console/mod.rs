@@ -244,7 +244,8 @@ impl Console {
                 false => Ok(text),
             }
         })?;
-        let mut dump: Value = greenroom_state::nesting::parse(text.as_bytes()).map_err(|e| e.to_string())?;
+        let mut dump: Value =
+            greenroom_state::parse::parse_written(text.as_bytes()).map_err(|e| e.to_string())?;
         let session = dump["sessions"][0].take();
         let service = session["service"].as_str().map(|name| dump["services"][name].take());
         Ok(json!({ "session": session, "service": service, "listed": self.sessions.row(id) }))
