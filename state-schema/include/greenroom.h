@@ -1,4 +1,4 @@
-/* The C ABI between Greenroom's host and a handler library, version 1.8. For C11 and C++17.
+/* The C ABI between Greenroom's host and a handler library, version 1.9. For C11 and C++17.
  *
  * A library exports one function, named in its ELF note, that returns a pointer to a gr_library.
  * In C++ that function is `extern "C"`. The rules:
@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 #define GR_ABI_MAJOR 1
-#define GR_ABI_MINOR 8
+#define GR_ABI_MINOR 9
 
 /* Answers of the host's functions, unless the function says otherwise. */
 enum {
@@ -114,6 +114,10 @@ enum { GR_BROADCAST_OTHERS = 1 };       /* not to the session whose turn this is
 enum { GR_BROADCAST_LINE = 2 };         /* since 1.4: as send_line sends */
 enum { GR_BROADCAST_DROP_IF_SLOW = 4 }; /* since 1.6: not to peers that leave much untaken */
 enum { GR_TABLE_HEARS_OF_EXPIRY = 1 };                   /* gr_table.flags: wants GR_EXPIRED */
+enum { GR_TABLE_READS_KEYS = 2 }; /* gr_table.flags, since 1.9: convert reads keys, too */
+/* gr_service.convert, since 1.9: added to the number of such a table. The value is a key then, both
+ * versions are 0, and the result is empty; 1: it is no key of the table. */
+#define GR_KEY_OF 0x80000000u
 enum { GR_TABLE_BACKWARDS = 1, GR_TABLE_KEY_ALONE = 2 }; /* flags of table_seek */
 enum { GR_SERVICE_DIALS = 1 };    /* gr_service.flags: its sessions come from connect; no port */
 enum { GR_TIMER_OF_SERVICE = 1 }; /* flag of set_timer, cancel_timer: not the session's */
@@ -346,7 +350,7 @@ typedef struct gr_table {
     const uint32_t *migrations; /* versions from which convert can make the next one */
     const uint32_t *downgrades; /* versions from which convert can make the one before */
     /* Since 1.6; a table of an older library states a smaller size. */
-    uint32_t flags;             /* 0 or GR_TABLE_HEARS_OF_EXPIRY */
+    uint32_t flags;             /* 0, or GR_TABLE_HEARS_OF_EXPIRY and GR_TABLE_READS_KEYS or either */
     uint32_t reserved;
 } gr_table;
 

@@ -45,7 +45,7 @@ pub use turn::Turn;
 pub const MAJOR: u16 = 1;
 /// Raised when something was appended. A host loads libraries of its own major version and of this
 /// minor or an older one.
-pub const MINOR: u16 = 8;
+pub const MINOR: u16 = 9;
 
 /// [`Host::broadcast`]: leave out the session whose turn this is.
 pub const BROADCAST_OTHERS: u32 = 1;

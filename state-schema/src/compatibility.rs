@@ -45,6 +45,9 @@ pub struct TableShape {
     /// Whether the service is told of entries whose deadline is over.
     #[serde(default)]
     pub hears_of_expiry: bool,
+    /// Whether the build tells keys of the table from other bytes.
+    #[serde(default)]
+    pub reads_keys: bool,
 }
 
 impl StateShape {

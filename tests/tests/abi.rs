@@ -260,6 +260,8 @@ fn constants_have_the_same_values_in_c_and_rust() {
         ("GR_DIALOGUE", abi::action::DIALOGUE),
         ("GR_FAULT_DIALOGUE", abi::fault::DIALOGUE),
         ("GR_TABLE_HEARS_OF_EXPIRY", abi::table::HEARS_OF_EXPIRY),
+        ("GR_TABLE_READS_KEYS", abi::table::READS_KEYS),
+        ("GR_KEY_OF", abi::table::KEY_OF),
         ("GR_TABLE_BACKWARDS", abi::table::BACKWARDS),
         ("GR_TABLE_KEY_ALONE", abi::table::KEY_ALONE),
         ("GR_RUN_STATE_LOST", abi::RUN_STATE_LOST),

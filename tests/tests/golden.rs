@@ -230,6 +230,9 @@ fn tables(host: &Host) {
     let mut t = Transcript::of(host);
     t.run(&["table", "ls"]);
     t.run(&["table", "put", "prices", "apple", "{\"cents\":120}"]);
+    t.run(&["table", "put", "prices", "apple", "{\"cents\":120}", "--new"]);
+    t.run(&["table", "put", "prises", "apple", "{\"cents\":120}"]);
+    t.run(&["table", "put", "prices", "apple", "{\"cents\":120,\"cents\":130}"]);
     t.run(&["table", "put", "prices", "pear", "99", "--ttl", "1h"]);
     t.run(&["table", "ls"]);
     t.run(&["table", "scan", "prices"]);

@@ -227,7 +227,7 @@ fn entries_are_put_scanned_and_undone(host: &Host) {
     for (key, value) in
         [("a.1", "{\"n\": 1}"), ("a.2", "{\"n\": 2}"), ("b", "-7"), ("{\"$b64\": \"/w==\"}", "text")]
     {
-        out(host, &["table", "put", "t", key, value]);
+        out(host, &["table", "put", "--new", "t", key, value]);
     }
     assert_eq!(
         out(host, &["table", "scan", "t"]),
@@ -512,7 +512,7 @@ fn top_is_drawn_and_hears_keys(host: &Host) {
 fn no_byte_of_a_value_reaches_a_terminal_as_it_is(host: &Host) {
     let evil = "\u{1b}]0;x\u{7}\u{9b}2J\u{202e}\u{61c}\u{e0041}\r";
     let value = json!({"text": evil, evil: 1}).to_string();
-    out(host, &["table", "put", "t", evil, &value]);
+    out(host, &["table", "put", "--new", "t", evil, &value]);
     let dump = host.dir().join("evil");
     std::fs::write(&dump, out(host, &["state", "dump"])).expect("a file");
     out(host, &["table", "put", "t", evil, "1"]);

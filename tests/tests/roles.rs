@@ -299,12 +299,17 @@ fn the_audit_log_has_who_asked_for_what_and_what_was_before() {
     assert!(bench.added(|| bench.does(&["sessions"])).is_empty());
 
     // A change says what it is about, also if it is refused.
-    for (args, name, deletes) in [
-        (&["table", "put", "fruit", "pear", "1"][..], "table put", false),
-        (&["table", "del", "fruit", "pear"], "table del", true),
+    for (args, name, mut entries) in [
+        (
+            &["table", "put", "fruit", "pear", "1", "--new"][..],
+            "table put",
+            json!({"deletes": false, "new": true}),
+        ),
+        (&["table", "del", "fruit", "pear"], "table del", json!({"deletes": true})),
     ] {
         let lines = bench.added(|| bench.does(args));
-        let entries = json!({"table": "fruit", "keys": ["pear"], "deletes": deletes});
+        entries["table"] = json!("fruit");
+        entries["keys"] = json!(["pear"]);
         assert!(
             lines.iter().all(|l| l["command"] == name && l["request"]["entries"] == entries),
             "{lines:?}"

@@ -10,11 +10,12 @@ use crate::encode::{read, stored};
 use crate::handler::Handler;
 use crate::migrate::Migrations;
 use crate::run::has_state;
+use greenroom_state::abi::table::KEY_OF;
 use greenroom_state::schema::RENAMED_FROM;
 use serde_json::Value;
 
 /// Converts a value, as [`greenroom_state::abi::Service::convert`] has it. `which`: 0 for a
-/// state, n for the n-th table of [`crate::Handler::tables`].
+/// state, n for the n-th table of [`crate::Handler::tables`], and [`KEY_OF`] added for a key of it.
 ///
 /// Fails if a step is missing or fails, or if the result cannot be read as this build's own
 /// type. The reason reaches the operator.
@@ -33,7 +34,12 @@ pub(crate) fn convert<H: Handler>(which: u32, from: u32, to: u32, value: &[u8]) 
         return stored(&state);
     }
     let tables = H::tables().owned;
-    let table = tables.get(which as usize - 1).ok_or("the service owns no such table")?;
+    let number = (which & !KEY_OF) as usize;
+    let table =
+        number.checked_sub(1).and_then(|at| tables.get(at)).ok_or("the service owns no such table")?;
+    if which & KEY_OF != 0 {
+        return table.reads_key.map_or(Ok(()), |reads| reads(value)).map(|()| Vec::new());
+    }
     let value = table.migrations.run(from, to, value)?;
     if to == table.version { (table.again)(&value) } else { Ok(value) }
 }

@@ -91,7 +91,7 @@ pub struct Map<K, V> {
 impl<K: Key, V: Serialize + DeserializeOwned> Map<K, V> {
     /// Names a table: letters, digits, `-` and `_`.
     pub const fn new(name: &'static str) -> Map<K, V> {
-        Map { table: Table::new(name), keys: PhantomData }
+        Map { table: Table::new(name).with_keys(read::<K>), keys: PhantomData }
     }
 
     /// Has its owner told of entries that are over, as [`Table::hears_of_expiry`] has it. The key
@@ -108,8 +108,8 @@ impl<K: Key, V: Serialize + DeserializeOwned> Map<K, V> {
 
     /// Reads a key, such as that of [`crate::Action::Expired`].
     pub fn key(&self, bytes: &[u8]) -> Result<K, Fault> {
-        let wrong = || format!("table {}: {bytes:02x?} is no {}", self.table.name(), type_name::<K>());
-        K::read_last(bytes).ok_or_else(|| Fault::new(wrong()))
+        K::read_last(bytes)
+            .ok_or_else(|| Fault::new(format!("table {}: {}", self.table.name(), no_key::<K>(bytes))))
     }
 
     /// Reads the value under a key. The turn's own writes are seen.
@@ -246,4 +246,14 @@ fn begin<P>(parts: &impl KeyPart<P>) -> Vec<u8> {
     let mut bytes = Vec::new();
     parts.put(&mut bytes);
     bytes
+}
+/// Reads a key that an operator gives.
+fn read<K: Key>(bytes: &[u8]) -> Result<(), String> {
+    let given = "a key that is no text is given by its bytes, as {\"$b64\": \"...\"}";
+    K::read_last(bytes).map(drop).ok_or_else(|| format!("{}; {given}", no_key::<K>(bytes)))
+}
+
+/// Words on bytes that are no key.
+fn no_key<K>(bytes: &[u8]) -> String {
+    format!("{bytes:02x?} is no {}", type_name::<K>())
 }

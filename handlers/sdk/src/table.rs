@@ -18,6 +18,7 @@ use crate::encode::read;
 use crate::fault::Fault;
 use crate::migrate::Migrations;
 use crate::turn::{Turn, nanoseconds};
+use greenroom_state::abi::table::{HEARS_OF_EXPIRY, READS_KEYS};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
@@ -49,6 +50,9 @@ pub struct Tables {
     pub(crate) owned: Vec<Owned>,
 }
 
+/// Reader of a key. Fails with a sentence on bytes that are none.
+pub(crate) type ReadsKey = fn(&[u8]) -> Result<(), String>;
+
 /// Table that a service owns.
 pub(crate) struct Owned {
     /// Name of the table.
@@ -63,8 +67,18 @@ pub(crate) struct Owned {
     pub(crate) hears_of_expiry: bool,
     /// Tries samples of the values' type.
     pub(crate) tries: fn() -> Result<(), String>,
+    /// Reads a key, if keys have a type.
+    pub(crate) reads_key: Option<ReadsKey>,
     /// Reads a value and writes it again.
     pub(crate) again: fn(&[u8]) -> Result<Vec<u8>, String>,
+}
+
+impl Owned {
+    /// Flags of the table, as the host reads them.
+    pub(crate) fn flags(&self) -> u32 {
+        let hears = if self.hears_of_expiry { HEARS_OF_EXPIRY } else { 0 };
+        hears | if self.reads_key.is_some() { READS_KEYS } else { 0 }
+    }
 }
 
 impl Tables {
@@ -94,8 +108,17 @@ impl Tables {
             stored_as_is(&value)
         };
         let tries = || try_samples::<V>(&V::schema());
-        let (name, hears_of_expiry) = (table.name, table.hears_of_expiry);
-        self.owned.push(Owned { name, version, schema, migrations, hears_of_expiry, tries, again });
+        let Table { name, hears_of_expiry, reads_key, .. } = *table;
+        self.owned.push(Owned {
+            name,
+            version,
+            schema,
+            migrations,
+            hears_of_expiry,
+            tries,
+            reads_key,
+            again,
+        });
         self
     }
 }
@@ -111,6 +134,8 @@ pub struct Table<V> {
     pub(crate) name: &'static str,
     /// Whether its owner is told of entries that are over.
     hears_of_expiry: bool,
+    /// Reads a key, if keys have a type.
+    reads_key: Option<ReadsKey>,
     /// Type of the values. A function pointer: a table holds no value, so it is `Send` and
     /// `Sync` anyway.
     values: PhantomData<fn() -> V>,
@@ -153,7 +178,7 @@ pub struct Table<V> {
 impl<V: Serialize + DeserializeOwned> Table<V> {
     /// Names a table: letters, digits, `-` and `_`.
     pub const fn new(name: &'static str) -> Table<V> {
-        Table { name, hears_of_expiry: false, values: PhantomData }
+        Table { name, hears_of_expiry: false, reads_key: None, values: PhantomData }
     }
 
     /// Has the service that owns the table ([`Tables::own`]) told of each entry that is over:
@@ -161,6 +186,11 @@ impl<V: Serialize + DeserializeOwned> Table<V> {
     #[must_use]
     pub const fn hears_of_expiry(self) -> Table<V> {
         Table { hears_of_expiry: true, ..self }
+    }
+
+    /// Has keys read before an operator stores an entry.
+    pub(crate) const fn with_keys(self, reads_key: ReadsKey) -> Table<V> {
+        Table { reads_key: Some(reads_key), ..self }
     }
 
     /// Name of the table.

@@ -3,7 +3,7 @@
 //! Both are restores of what they name: all other data stay. They are carried out only if what they
 //! replace is stored still as the operator saw it, or as the change left it.
 
-use crate::admin::ask::{Failure, get};
+use crate::admin::ask::{Failure, get, tables};
 use crate::admin::caller::Caller;
 use crate::admin::query::{Answer, Query, QueryMailbox, ReadState, Restoring};
 use crate::admin::reading::CheckedInput;
@@ -31,6 +31,11 @@ pub(super) fn amend(
     let mut reading = CheckedInput::new(mailbox, true);
     reading.read(caller.reader())?;
     let mut plan = reading.plan();
+    if let Some(named) = named.as_ref().filter(|named| !named.deletes && !named.new)
+        && let Some(why) = unknown_table(&named.table, mailbox)?
+    {
+        plan = plan.and(Err(why));
+    }
     // A refusal names what was asked for.
     let mut of = Restored { session: session.as_ref().map(|(id, _)| *id), ..Restored::default() };
     of.keys = match (&plan, named) {
@@ -49,6 +54,19 @@ pub(super) fn amend(
     // The loop drops its share before this thread does, so that it need not free the plan.
     let report = carried_out(Restoring { plan: plan.clone(), survey: Box::default(), of, by }, mailbox)?;
     Ok(caller.say(&Reply::Report(report))?)
+}
+
+/// Why no entry is put into a table: nobody knows its name. `None`: it is there, or has an owner.
+fn unknown_table(name: &str, mailbox: &QueryMailbox) -> Result<Option<String>, Failure> {
+    let known: Vec<_> = tables(mailbox)?.into_iter().map(|t| t.name).collect();
+    if known.iter().any(|known| known == name) {
+        return Ok(None);
+    }
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Ok(Some(format!(
+        "no table is called {name:?}, and no service that is loaded owns one of this name; there are: {known}; \
+         to make it, say --new"
+    )))
 }
 
 /// State that a session must store still, if it is the one that was shown.

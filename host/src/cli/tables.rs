@@ -68,6 +68,9 @@ pub(super) struct Put {
     /// Version of the value; none: the one that the table's owner writes
     #[arg(long, value_name = "N")]
     version: Option<u32>,
+    /// Make the table, if there is none of this name and no service owns it
+    #[arg(long)]
+    new: bool,
     /// Time after which the entry ends, such as 10m
     #[arg(long, value_name = "TIME", value_parser = life)]
     ttl: Option<Duration>,
@@ -235,7 +238,7 @@ fn life(text: &str) -> Result<Duration, String> {
 
 impl Put {
     fn run(self, dir: &Path) -> Result<(), CommandFailure> {
-        let Put { table, key: text, value, version, ttl, json } = self;
+        let Put { table, key: text, value, version, new, ttl, json } = self;
         let value = match value.as_str() {
             "-" => {
                 let mut text = Vec::new();
@@ -252,7 +255,7 @@ impl Put {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let until_ms = ttl.map(|ttl| (now + ttl).as_millis() as u64);
         let entry = DumpedEntry { key: key(&text)?, value, version, until_ms };
-        let named = NamedEntries { table, keys: vec![entry.key.clone()], deletes: false };
+        let named = NamedEntries { table, keys: vec![entry.key.clone()], deletes: false, new };
         let report = amended(dir, named, vec![Piece::Entry(entry)])?;
         print_report(&report, json);
         end(&report)
@@ -264,7 +267,7 @@ impl Del {
         let Del { table, keys, json } = self;
         let keys: Vec<_> = keys.iter().map(|text| key(text)).collect::<Result<_, _>>()?;
         let first = keys.iter().take(NamedEntries::KEYS_MAX).cloned().collect();
-        let named = NamedEntries { table: table.clone(), keys: first, deletes: true };
+        let named = NamedEntries { table: table.clone(), keys: first, deletes: true, new: false };
         let report = amended(dir, named, keys.into_iter().map(Piece::Delete).collect())?;
         print_report(&report, json);
         let deleted = report.restored.as_ref().and_then(|r| r.tables.get(&table)).map_or(0, |t| t.deleted);

@@ -179,6 +179,9 @@ pub struct NamedEntries {
     pub keys: Vec<Value>,
     /// The entries are deleted, not put.
     pub deletes: bool,
+    /// The table may be new. Otherwise a name that nobody knows is refused: it may be misspelt.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new: bool,
 }
 
 impl NamedEntries {

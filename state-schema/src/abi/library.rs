@@ -78,8 +78,8 @@ pub struct Service {
     pub reserved2: u32,
     /// Since 1.1. Takes a value from version `from` to `to`, up or down, step by step. A value
     /// that arrives at this library's own version is read and written again. `which`: 0 for a
-    /// state, n for the n-th table. Returns 0 with the value put into `result`, or 1 with the
-    /// reason put into `error`.
+    /// state, n for the n-th table, and since 1.9 [`table::KEY_OF`] added for a key of it. Returns
+    /// 0 with the value put into `result`, or 1 with the reason put into `error`.
     pub convert: Option<
         unsafe extern "C" fn(
             which: u32,

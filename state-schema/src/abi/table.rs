@@ -26,6 +26,14 @@ pub type Seek = unsafe extern "C" fn(
 /// [`Table::flags`]: its service gets [`super::action::EXPIRED`] for each entry that is over.
 pub const HEARS_OF_EXPIRY: u32 = 1;
 
+/// [`Table::flags`], since 1.9: [`super::Service::convert`] reads the table's keys, too
+/// ([`KEY_OF`]).
+pub const READS_KEYS: u32 = 2;
+/// [`super::Service::convert`], since 1.9: added to the number of a table that has [`READS_KEYS`].
+/// The value is a key then, and both versions are 0. The result is empty; a key that the library
+/// can't read is an error.
+pub const KEY_OF: u32 = 1 << 31;
+
 /// [`super::Host::table_put_until`]: writes a value (MessagePack) under a key until a time, in
 /// nanoseconds since 1970, UTC. From then on, by the clock that [`super::Host::wall`] tells, the
 /// entry is gone for all who read; the host counts in whole milliseconds, and is never early. A
@@ -62,7 +70,7 @@ pub struct Table {
     pub migrations: *const u32,
     /// The versions from which this library can make the one before.
     pub downgrades: *const u32,
-    /// Since 1.6 (0 before): 0 or [`HEARS_OF_EXPIRY`].
+    /// Since 1.6 (0 before): 0, or [`HEARS_OF_EXPIRY`] and [`READS_KEYS`] or either.
     pub flags: u32,
     /// Must be zero.
     pub reserved: u32,

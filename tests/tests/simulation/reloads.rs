@@ -192,7 +192,9 @@ fn offer_with_count(subject: Subject, framings: Vec<Framing>, version: u32, coun
     let endpoints = framings.iter().map(|f| EndpointOffer { framing: *f, port: 0 }).collect();
     let mortal = StateShape { version: 1, migrations: Vec::new(), downgrades: Vec::new(), ..shape.clone() };
     let tables = match subject {
-        Subject::Script => vec![TableShape { name: MORTAL.into(), shape: mortal, hears_of_expiry: true }],
+        Subject::Script => {
+            vec![TableShape { name: MORTAL.into(), shape: mortal, hears_of_expiry: true, reads_keys: false }]
+        }
         Subject::Tally | Subject::Asks => Vec::new(),
     };
     Offer { shape, endpoints, tables, ..Offer::new(subject.name(), framings[0]) }

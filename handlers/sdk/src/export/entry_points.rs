@@ -150,7 +150,7 @@ fn table(t: Owned) -> abi::table::Table {
         downgrade_count: downgrades.len() as u32,
         migrations: migrations.as_ptr(),
         downgrades: downgrades.as_ptr(),
-        flags: if t.hears_of_expiry { abi::table::HEARS_OF_EXPIRY } else { 0 },
+        flags: t.flags(),
         reserved: 0,
     }
 }

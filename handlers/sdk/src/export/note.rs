@@ -13,8 +13,8 @@ use greenroom_state::elf_note::{OWNER, TYPE};
 
 /// Beginning of the note's text. The numbers are literals, because `concat!` takes no
 /// constants; the assertion below keeps them true.
-pub const HEAD: &[u8] = concat!("abi=1.8\nsdk=", env!("CARGO_PKG_VERSION")).as_bytes();
-const _: () = assert!(abi::MAJOR == 1 && abi::MINOR == 8, "HEAD names the ABI's version");
+pub const HEAD: &[u8] = concat!("abi=1.9\nsdk=", env!("CARGO_PKG_VERSION")).as_bytes();
+const _: () = assert!(abi::MAJOR == 1 && abi::MINOR == 9, "HEAD names the ABI's version");
 
 /// ELF note: header, owner, text. Sizes are rounded up to four bytes, as ELF wants.
 #[repr(C, align(4))]

@@ -21,6 +21,7 @@ use crate::service::offer::Build;
 use crate::session::life::Life;
 use crate::tables::entry::version_of;
 use crate::tables::owner::Owner;
+use greenroom_state::abi;
 use greenroom_state::json::to_json;
 use greenroom_state::same_value::same_with_sets;
 use greenroom_state::schema::Schema;
@@ -190,6 +191,14 @@ pub(crate) fn check_entry(host: &HostState, table: &str, given: &GivenEntry, bui
     if given.key.len() > key_max {
         return over("its key has", given.key.len(), "table_key_bytes_max", key_max);
     }
+    if let Some(why) = unread_key(host, table, &given.key) {
+        let version = given.version.or_else(|| host.owners.get(table).map(|o| o.version)).unwrap_or(0);
+        // An operator who restores a whole dump is not stopped by a key that was stored before.
+        return match has_entry(host, table, &given.key, (version, &given.value[..])) {
+            true => Checked::Stays,
+            false => Checked::Refused(why),
+        };
+    }
     let (kept, served) = match host.owners.get(table) {
         // A dump shows such bytes as text, so bytes and text could not be told apart when they
         // come back.
@@ -214,6 +223,17 @@ pub(crate) fn check_entry(host: &HostState, table: &str, given: &GivenEntry, bui
         return over("its value would have", kept.1.len(), "table_value_bytes_max", value_max);
     }
     Checked::Fits { kept: Some(kept), served }
+}
+
+/// Why a table's owner can't read a key; `None`: it can, or takes any bytes. Nobody could find an
+/// entry under such a key, and a scan of the table would fail.
+fn unread_key(host: &HostState, table: &str, key: &[u8]) -> Option<String> {
+    let owner = host.owners.get(table)?;
+    let s = &host.services[owner.service];
+    // `which` counts from 1.
+    s.offer.tables.get(owner.which as usize - 1).filter(|shape| shape.reads_keys)?;
+    let why = s.code.convert(owner.which | abi::table::KEY_OF, 0, 0, key).err()?;
+    Some(format!("service {} can't read the key: {why}", s.offer.name))
 }
 
 /// Has a table's owner convert a value. Returns the value to store with its version, and

@@ -57,7 +57,12 @@ fn serving(version: u32) -> Serving {
         migrations: (1..version).collect(),
         downgrades: (2..=version).collect(),
     };
-    let tables = vec![TableShape { name: "owned".into(), shape: shape.clone(), hears_of_expiry: false }];
+    let tables = vec![TableShape {
+        name: "owned".into(),
+        shape: shape.clone(),
+        hears_of_expiry: false,
+        reads_keys: false,
+    }];
     let offer = Offer { shape, tables, ..offer() };
     vec![(offer, Box::new(Keeps(version)))]
 }

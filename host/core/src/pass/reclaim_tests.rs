@@ -49,7 +49,7 @@ fn with_entries(pass_us: u64, hears_of_expiry: bool) -> (Core, Arc<AtomicUsize>)
     let told = Arc::new(AtomicUsize::new(0));
     let mut core = Core::new(Limits { pass_us, ..Limits::default() });
     let shape = offer().shape;
-    let tables = vec![TableShape { name: "t".into(), shape, hears_of_expiry }];
+    let tables = vec![TableShape { name: "t".into(), shape, hears_of_expiry, reads_keys: false }];
     let offer = crate::service::offer::Offer { tables, ..offer() };
     core.adopt(&build(1), vec![(offer, Box::new(Stub(mortal(told.clone()))))]);
     let service = core.service_named("s").expect("it was adopted");

@@ -339,7 +339,8 @@ fn a_candidate_that_nothing_leads_back_from_is_no_canary() {
     b.request(l, 2, OP);
     b.rest(l, "h1", vec![offer("s", 1, "integer")]);
     let good = offer("s", 2, "string");
-    let table = TableShape { name: "t".into(), shape: good.shape.clone(), hears_of_expiry: false };
+    let table =
+        TableShape { name: "t".into(), shape: good.shape.clone(), hears_of_expiry: false, reads_keys: false };
     let optional = StateShape { downgrades: Vec::new(), ..good.shape.clone() };
     let other_endpoint = Offer::new("s", Framing::Lines { bytes_max: 99 }).endpoints;
     let bad = [

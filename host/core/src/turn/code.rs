@@ -99,8 +99,9 @@ pub trait Code: Send {
 
     /// Converts a value from one version to another, up or down. A session's state has the
     /// number (`which`) 0, the n-th table that the service owns has n. A value that arrives at
-    /// this build's own version is read and written again. Fails with a sentence. Has no effect
-    /// beside the result.
+    /// this build's own version is read and written again. With [`abi::table::KEY_OF`] added the
+    /// value is a key of that table, which is read. Fails with a sentence. Has no effect beside the
+    /// result.
     fn convert(&self, which: u32, from: u32, to: u32, value: &[u8]) -> Result<Vec<u8>, String> {
         let _ = (which, from, to, value);
         Err("this build converts nothing: it is of ABI 1.0".into())

@@ -285,7 +285,9 @@ fn table(table: &abi::table::Table) -> Result<TableShape, String> {
         migrations: numbers(table.migrations, table.migration_count),
         downgrades: numbers(table.downgrades, table.downgrade_count),
     };
-    Ok(TableShape { name, shape, hears_of_expiry: table.flags & abi::table::HEARS_OF_EXPIRY != 0 })
+    let has = |flag: u32| table.flags & flag != 0;
+    let (hears_of_expiry, reads_keys) = (has(abi::table::HEARS_OF_EXPIRY), has(abi::table::READS_KEYS));
+    Ok(TableShape { name, shape, hears_of_expiry, reads_keys })
 }
 
 /// Table of which nothing is known.
