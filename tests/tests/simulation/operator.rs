@@ -20,7 +20,8 @@ impl World {
 
         let (gone, _) = core.operator().restore(&away, &Survey::default()).expect("nothing needs no room");
         assert_eq!(core.store().count(Kind::State), states - gone.changed);
-        let (done, _) = core.operator().restore(&back, &Survey::default()).expect("there is room for what there was");
+        let (done, _) =
+            core.operator().restore(&back, &Survey::default()).expect("there is room for what there was");
 
         assert_eq!((gone.changed, done.changed), (back.states.len(), back.states.len()));
         self.counts.states_put_back += done.changed as u64;

@@ -269,7 +269,7 @@ fn a_survey_in_slices_finds_the_same() {
     }
 }
 
-/// What an earlier survey has found counts for tables that were not written since, and for those
+/// Findings of an earlier survey count for tables that were not written since, and for those
 /// alone that it has done.
 #[test]
 fn a_table_that_was_not_written_since_a_survey_is_not_looked_at_again() {
