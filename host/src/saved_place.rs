@@ -80,7 +80,7 @@ pub fn make_dirs(dir: &Path) -> io::Result<()> {
 }
 
 /// Checks that this process's host holds the lock beside the file: another host may save there by
-/// now, or the disk be gone under its mount point. Waits up to [`LOCK_WAIT`] for the keeper, which
+/// now, or the disk be gone under its mount point. Waits up to 4 s for the keeper, which
 /// makes a lock anew that was deleted.
 pub fn check_lock(path: &Path) -> io::Result<()> {
     let give_up = Instant::now() + LOCK_WAIT;

@@ -97,7 +97,7 @@ mod tests {
         assert!(SaveLock::take(&dir.join("tables")).unwrap_err().contains("is used by the host with pid"));
         assert_eq!((held.look().made.len(), lock.exists()), (0, true));
         std::fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(held.look().made, [lock.clone()]);
+        assert_eq!(held.look().made, std::slice::from_ref(&lock));
 
         // The directory is on another disk than before.
         held.device += 1;

@@ -76,7 +76,9 @@ pub(super) fn answer(shell: &mut Shell, drivers: &mut Drivers, ask: Ask) {
         Query::CheckEntries(table, entries) => check_entries(core, &table, &entries),
         Query::Schema(of) => Answer::Schema(schema(core, &of).cloned().map(Box::new)),
         Query::Survey(plan, survey) => continue_survey(core, &plan, survey),
-        Query::Restore(wanted) => return drivers.restores.add(OperatorRestore::Dump(wanted, ask.reply)),
+        Query::Restore(wanted) => {
+            return drivers.restores.add(OperatorRestore::Dump(Box::new(wanted), ask.reply));
+        }
         Query::Set(wanted) => return drivers.restores.add(OperatorRestore::Fields(wanted, ask.reply)),
         Query::Watch { subject, records } => watches::begin(shell, subject, records),
         Query::Watched(number) => return drivers.watches.wait(shell, number, ask.reply),

@@ -42,7 +42,7 @@ const FIELDS_MAX: usize = 20;
 /// does not stop a restore.
 pub(super) enum OperatorRestore {
     /// Restores the states and entries of a dump.
-    Dump(Restoring, Sender<Answer>),
+    Dump(Box<Restoring>, Sender<Answer>),
     /// Sets fields of one session's state.
     Fields(Setting, Sender<Answer>),
 }
@@ -69,7 +69,8 @@ impl Restores {
         for restore in std::mem::take(&mut self.waiting) {
             let begun = Instant::now();
             match restore {
-                OperatorRestore::Dump(Restoring { plan, survey, of, by }, reply) => {
+                OperatorRestore::Dump(wanted, reply) => {
+                    let Restoring { plan, survey, of, by } = *wanted;
                     // A plan that failed its checks is reported like a refused one.
                     let result = plan.and_then(|plan| write(shell, &plan, &survey));
                     let report = commit(shell, by, of, result, begun);
