@@ -51,7 +51,7 @@ pub enum DumpLine {
 /// Head of a dump.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DumpHead {
-    /// Version of the format: [`FORMAT`].
+    /// Version of the format: [`crate::dump::FORMAT`].
     pub format: u32,
     /// Revision of the format, as in a dump.
     #[serde(default)]
