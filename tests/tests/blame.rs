@@ -306,7 +306,8 @@ fn a_crash_of_another_thread_is_not_held_against_the_turn_that_runs() {
     assert!(quarantined(&host).is_empty());
 }
 
-/// A build on probation whose own threads end each worker gives way at the second death.
+/// A build on probation whose own threads end each worker gives way at the second death. Another
+/// one, which came before it, stays.
 #[test]
 fn a_build_whose_threads_kill_workers_fails_its_probation() {
     let fixture = Fixture::new("bombs", &source("bombs"));
@@ -318,9 +319,19 @@ fn a_build_whose_threads_kill_workers_fails_its_probation() {
             });"#;
     fixture.write(&source("bombs").replacen("turn.state.count += 1;", bomb, 1));
     let new = fixture.build_as("new.so");
-    let host = Host::serve_limited("bombs", &old, "probation_ms = 600000");
+    let innocent = Fixture::new("innocent", &tally_source("innocent", "one"));
+    let first = innocent.build_as("first.so");
+    innocent.write(&tally_source("innocent", "two"));
+    let second = innocent.build_as("second.so");
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("greenroom.toml");
+    std::fs::write(&config, "[limits]\nprobation_ms = 600000\n").expect("a configuration");
+    let host = Host::serve_with(&["bombs", "innocent"], &[&old, &first], |c| {
+        c.arg("--config").arg(&config);
+    });
     let mut client = Client::connect(host.addr("bombs"));
     assert_eq!(client.ask("on"), "wild 1 on");
+    assert_eq!(host.reload_from("innocent", &second).0, Some(0));
     assert_eq!(host.reload_from("bombs", &new).0, Some(0));
 
     for deaths in 1..=2 {
@@ -330,6 +341,7 @@ fn a_build_whose_threads_kill_workers_fails_its_probation() {
 
     wait_for("the previous build", || (host.generation("bombs") == 1).then_some(()));
     assert_eq!(client.ask("on"), "wild 4 on");
+    assert_eq!(host.generation("innocent"), 2);
     let line = host.last_ledger_line();
     let why = line["reason"].as_str().expect("a reason");
     assert!(why.contains("crashed twice on a thread that runs no turns"), "{why}");

@@ -9,7 +9,7 @@
 //! | --- | --- | --- |
 //! | on probation | has killed a worker lately | The previous build is put back in charge. |
 //! | on probation | One of its jobs has killed the predecessor. | The same. |
-//! | on probation | Two crashes that no turn or job explains. | The same. |
+//! | that began its probation last | Two crashes that no turn or job explains. | The same. |
 //! | any | has killed too many workers | The same, if the record has a previous build. |
 //! | either of these | no way back | The build goes on, and the log says why. |
 //! | any | none | The build goes on, and so do its probation and its canary. |
@@ -68,9 +68,12 @@ pub(super) fn go_on(shell: &mut Shell, hello: &Hello) -> Result<(), String> {
     // The copies that the last commit names: a successor of this process may begin with them.
     let needed = records.iter().flat_map(LibraryRecord::copies).map(Path::to_path_buf).collect();
     shell.threads.prepare.send(Job::RemoveOthers(needed));
+    // Crashes that nothing explains are held against the build that came last.
+    let last = records.iter().filter_map(|r| r.probation.as_ref()).map(|p| p.until_ns).max();
+    let suspected = last.filter(|_| hello.crashes_outside >= CRASHES_OUTSIDE_MAX);
     for record in records {
         let library = record.current.library.clone();
-        if go_on_with(shell, hello, record)? {
+        if go_on_with(shell, hello, record, suspected)? {
             rolled_back.push(library);
         }
     }
@@ -100,7 +103,14 @@ pub(super) fn say_in_force(shell: &mut Shell) {
 ///
 /// The build that ran must load. A converter or a previous build that cannot be loaded is named in
 /// the log; without the previous one the probation ends.
-fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Result<bool, String> {
+///
+/// `suspected`: end of the probations that fail, as the worker crashed and nothing explains it.
+fn go_on_with(
+    shell: &mut Shell,
+    hello: &Hello,
+    mut record: LibraryRecord,
+    suspected: Option<u64>,
+) -> Result<bool, String> {
     let id = shell.core.reloads.library(record.path.clone());
     let unloadable = give_up(shell, hello, id, &mut record);
     let build = record.current.build();
@@ -110,7 +120,7 @@ fn go_on_with(shell: &mut Shell, hello: &Hello, mut record: LibraryRecord) -> Re
     go_on_with_others(shell, hello, id, &mut record);
     // The core rolls back only to a build that stands by. A build that has passed its probation
     // gets one here that is over at once, so that the last build below it can stand by.
-    let why = must_give_way(hello, &record, &build);
+    let why = must_give_way(hello, &record, &build, suspected);
     if let Some(why) = why
         && record.probation.is_none()
     {
@@ -185,12 +195,17 @@ fn go_on_with_others(shell: &mut Shell, hello: &Hello, id: LibraryId, record: &m
 
 /// The reason why a build must give way to the previous one; `None`: it may go on. A build on
 /// probation has one chance, because the previous build stands by.
-fn must_give_way(hello: &Hello, record: &LibraryRecord, build: &Build) -> Option<&'static str> {
+fn must_give_way(
+    hello: &Hello,
+    record: &LibraryRecord,
+    build: &Build,
+    suspected: Option<u64>,
+) -> Option<&'static str> {
     let among =
         |all: &[(String, u64)]| all.iter().any(|(l, g)| *l == build.library && *g == build.generation);
     match () {
         () if record.probation.is_some() && among(&hello.killed) => Some("it killed a worker on probation"),
-        () if record.probation.is_some() && hello.crashes_outside >= CRASHES_OUTSIDE_MAX => {
+        () if suspected.is_some() && record.probation.as_ref().map(|p| p.until_ns) == suspected => {
             Some("on its probation, the worker crashed twice on a thread that runs no turns")
         }
         () if among(&hello.give_way) => Some("it killed too many workers (limit crashes_max)"),
