@@ -344,8 +344,48 @@ fn a_build_whose_threads_kill_workers_fails_its_probation() {
     assert_eq!(host.generation("innocent"), 2);
     let line = host.last_ledger_line();
     let why = line["reason"].as_str().expect("a reason");
-    assert!(why.contains("crashed twice on a thread that runs no turns"), "{why}");
+    assert!(why.contains("crashed twice on threads that run no turns"), "{why}");
     assert_eq!(quarantined(&host).len(), 0);
+}
+
+/// A thread of a handler ends each worker 150 ms after its start. Between two deaths clients are
+/// served, and the tables are saved when the host stops although no worker can flush.
+#[test]
+fn a_thread_that_kills_each_worker_costs_neither_the_service_nor_the_tables() {
+    let fixture = Fixture::new("ticking", &source("ticking"));
+    let ticks = r#"fn new(_: NoConfig) -> Result<Self, String> {
+        if std::env::var("TICKS").is_ok_and(|path| std::path::Path::new(&path).exists()) {
+            std::thread::spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(150));
+                unsafe { std::ptr::null_mut::<u8>().write_volatile(1) }
+            });
+        }"#;
+    let begin = "fn new(_: NoConfig) -> Result<Self, String> {";
+    fixture.write(&source("ticking").replacen(begin, ticks, 1));
+    let library = fixture.build();
+    let dir = tempfile::tempdir().expect("a directory");
+    let ticks = dir.path().join("ticks");
+    let mut host = Host::serve_with(&["ticking"], &[&library], |c| {
+        c.env("TICKS", &ticks);
+    });
+    let mut client = Client::connect(host.addr("ticking"));
+    assert_eq!(client.ask("on"), "wild 1 on");
+    let put = host.cli(&["table", "put", "--new", "kept", "key", "\"precious\""]);
+    assert!(put.status.success(), "{put:?}");
+
+    std::fs::write(&ticks, "").expect("a file");
+    // SAFETY: the pid is that of a child of our child, which is alive.
+    unsafe { libc::kill(host.worker_pid(), libc::SIGKILL) };
+    // Pauses of five seconds would leave room for a few of them.
+    wait_for("ten deaths", || (host.log().matches("the worker died: segm").count() >= 10).then_some(()));
+    assert_eq!(client.ask("still"), "wild 2 still");
+
+    host.signal(libc::SIGTERM);
+    assert_eq!(host.wait(), Some(1));
+    host.wait_log("the tables are saved, and nothing was flushed");
+    let saved = std::fs::read(host.runtime().join("tables.saved")).expect("the saved file");
+    assert!(saved.windows(8).any(|w| w == b"precious"));
+    drop(client);
 }
 
 /// Garbage of one peer does not roll a build back, however much comes; that of several does.

@@ -5,7 +5,7 @@
 //!
 //! Two counts make a row: failed starts end with a process that serves, and quick deaths end with
 //! one that served for [`QUICK_DEATH`]. A worker that becomes ready and dies at once is thus
-//! throttled, too.
+//! throttled, too. One that has served for [`SERVED_MIN`] rests no longer than it has served.
 //!
 //! A death inside a turn does not pause: its action is blocked after two deaths, so the row ends by
 //! itself. More than [`TURN_DEATHS_MAX`] quick deaths in turns show that blocking does not help.
@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const REST_MIN: Duration = Duration::from_millis(50);
 /// Longest pause.
 const REST_MAX: Duration = Duration::from_secs(5);
+/// Time of serving from which a pause is no longer than that time.
+const SERVED_MIN: Duration = Duration::from_millis(20);
 /// A worker that dies by its own doing within this time of serving counts as a failed start.
 const QUICK_DEATH: Duration = Duration::from_millis(200);
 /// Quick deaths inside a turn, in a row, that restart at once. After that, restarts back off. One
@@ -137,6 +139,8 @@ pub(super) struct Deaths {
     job_death: JobDeath,
     /// Crashes since the last commit of a build that no turn, job or load explains.
     crashes_outside: u32,
+    /// Time for which the process that ended last has served.
+    served: Duration,
     /// The process before the next one has handed over.
     handed_over: bool,
     /// Time of the first end of a process since one served: from then on no worker serves.
@@ -209,6 +213,7 @@ impl Deaths {
         if self.handed_over {
             self.last = None;
         }
+        self.served = ended.phase.served_for();
         // A process that never served has begun no job.
         if !matches!(ended.phase, Phase::Starting { .. }) {
             self.job_death = ended.job_death();
@@ -279,12 +284,21 @@ impl Deaths {
         failed && (!in_a_turn || self.in_turns > TURN_DEATHS_MAX)
     }
 
+    /// Longest pause before the next start. A process that has served for a while is worth another
+    /// one: clients are served at least half of the time.
+    fn longest_rest(&self) -> Duration {
+        match self.failures == 0 && self.served >= SERVED_MIN {
+            true => self.served,
+            false => REST_MAX,
+        }
+    }
+
     /// Counts a failure, and returns the pause before the next start. The first pause is zero, as a
     /// single failure may be an accident. Then pauses double: 100 ms, 200 ms, up to [`REST_MAX`].
     pub(super) fn next_rest(&mut self) -> Duration {
         let rest = match self.failures.max(self.quick.saturating_sub(1)) {
             0 => Duration::ZERO,
-            n => REST_MAX.min(REST_MIN * 2u32.saturating_pow(n.min(16))),
+            n => self.longest_rest().min(REST_MIN * 2u32.saturating_pow(n.min(16))),
         };
         self.failures += 1;
         rest

@@ -9,13 +9,16 @@
 //!
 //! The deadline covers flushing. Once the worker saves, each part that reaches the disk moves it,
 //! so a slow disk is no failure. The first worker that does not end by the deadline is killed, and
-//! a successor flushes and saves in its place. If no worker can start, a process that loads no
-//! library saves, and nothing is flushed.
+//! a successor flushes and saves in its place. If no worker can start, three have died, or none has
+//! ended by the deadline, a process that loads no library saves, and nothing more is flushed.
 //!
 //! A request and a noted failure are independent. A noted failure is forgotten only by `end_well`:
 //! a successor may still flush and save all.
 
 use std::time::Instant;
+
+/// Deaths of workers during a stop from which no further one is to flush.
+const DEATHS_MAX: u32 = 3;
 
 /// Progress of the end.
 #[derive(Default)]
@@ -32,6 +35,8 @@ pub(super) struct Stop {
     saving: bool,
     /// A worker that did not end was killed, and a successor is to flush and save.
     tried_again: bool,
+    /// Deaths of workers since the stop was requested.
+    deaths: u32,
     /// Reason why no worker can start: a process that only saves takes its place.
     alone: Option<String>,
     /// The loop ends now.
@@ -83,6 +88,18 @@ impl Stop {
             (self.by, self.saving) = (Some(by), false);
         }
         may
+    }
+
+    /// Notes that a worker died before all was flushed and saved. True: no successor is to try it
+    /// again, as the next one may die, too, and the tables must be saved.
+    pub(super) fn worker_died(&mut self) -> bool {
+        self.deaths += 1;
+        self.deaths >= DEATHS_MAX
+    }
+
+    /// Gives up flushing: the end of the worker is the last one.
+    pub(super) fn give_up_flushing(&mut self, by: Instant) {
+        (self.deaths, self.by) = (DEATHS_MAX, Some(by));
     }
 
     /// Leaves the save to a process that does nothing else, as no worker can start for this reason.
@@ -151,6 +168,6 @@ impl Stop {
 
     /// Result of the host, once the loop has ended.
     pub(super) fn into_result(self) -> Result<(), String> {
-        self.failure.map_or(Ok(()), Err)
+        self.failure.or(self.unsaved).map_or(Ok(()), Err)
     }
 }

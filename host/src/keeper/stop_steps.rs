@@ -68,6 +68,13 @@ impl Keeper {
                 self.crashes.withhold(&death);
             }
             return self.worker.kill();
+        } else if self.worker.has_served() && !self.stop.saves_alone() {
+            tracing::error!("the host has not ended in its time, and a process saves the tables{what}");
+            self.stop.give_up_flushing(now + self.stop_wait());
+            return match self.worker.has_process() {
+                true => self.worker.kill(),
+                false => self.cannot_start("no worker has flushed the sessions in time".into()),
+            };
         } else {
             tracing::error!("the worker doesn't end; it is killed{what}");
             self.stop.fail("the worker didn't end, and nothing was saved".into());

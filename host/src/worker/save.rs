@@ -175,7 +175,10 @@ impl Saver {
                 give_way();
                 let (held, is_held) = channel();
                 let at = (epoch, &dropped);
-                let (saved, written) = match saved_file::write_at(&region, &limits, at, &path, MEANWHILE) {
+                // Before the first byte: none is wanted below the mount point of a lost disk.
+                let written = saved_place::check_lock(&path)
+                    .and_then(|()| saved_file::write_at(&region, &limits, at, &path, MEANWHILE));
+                let (saved, written) = match written {
                     Ok(saved) => (saved, Ok(())),
                     Err(e) => (Saved::default(), Err(e)),
                 };
