@@ -455,6 +455,24 @@ fn a_build_whose_job_kills_a_worker_fails_its_probation() {
     quiet(&mut a, id);
 }
 
+/// A canary whose job takes the worker with it is taken back.
+#[test]
+fn a_canary_whose_job_kills_a_worker_is_taken_back() {
+    let host = serve("probation_ms = 0");
+    let candidate = builds()[1].to_str().expect("UTF-8");
+    let out = host.cli(&["reload", SERVICE, "--canary", "100%", "--from", candidate]);
+    assert!(out.status.success(), "{out:?}");
+    let mut a = Client::connect(host.addr(SERVICE));
+    assert!(a.ask("hello").starts_with("new ok "), "the candidate runs it");
+
+    assert!(a.ask("job abort").starts_with("new ok "));
+
+    expect(&mut a, "job abort lost its thread crashed twice");
+    let line = host.last_ledger_line();
+    let why = line["reason"].as_str().expect("a reason");
+    assert!(line["outcome"] == "taken-back" && why.contains("one of its jobs killed a worker"), "{line}");
+}
+
 /// A kill names no culprit. The job that causes them is found, and another one that ran at each of
 /// them is not lost.
 #[test]

@@ -547,8 +547,8 @@ impl Core {
     }
 
     /// Begins the jobs of a predecessor anew. Sessions learn of jobs that must not begin again.
-    /// Called once, before the first pass. Returns the service whose job killed the predecessor.
-    pub fn restart_jobs(&mut self, death: JobDeath) -> Option<ServiceId> {
+    /// Called once, before the first pass. Returns service and owner of the job that killed it.
+    pub fn restart_jobs(&mut self, death: JobDeath) -> Option<(ServiceId, u64)> {
         restart_jobs(&mut self.host, death)
     }
 

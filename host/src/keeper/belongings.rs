@@ -38,8 +38,9 @@ impl Belongings {
     }
 
     /// Holds exactly these private copies of a library. O(copies), an open file for each new one.
-    pub(super) fn hold(&self, library: PathBuf, copies: Vec<PathBuf>) {
-        self.state().builds.hold(library, copies);
+    /// True: one is new, as a build has come.
+    pub(super) fn hold(&self, library: PathBuf, copies: Vec<PathBuf>) -> bool {
+        self.state().builds.hold(library, copies)
     }
 
     /// Holds exactly these files of Unix sockets.

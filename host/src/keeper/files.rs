@@ -82,9 +82,8 @@ impl LibraryFiles {
     pub(super) fn runs(&mut self, path: PathBuf, library: String, build: String) -> bool {
         let file = self.files.entry(path).or_default();
         let is_new = file.runs.as_ref().is_none_or(|(_, before)| *before != build);
-        if is_new {
-            file.refused = None;
-        }
+        // A refusal of other content stays: the file may hold that again, or still.
+        file.refused.take_if(|r| is_new && (r.build.is_empty() || r.build == build));
         file.runs = Some((library, build));
         is_new
     }

@@ -324,7 +324,7 @@ impl Keeper {
             // Room for another batch: it is handed over at the end of the round.
             ToKeeper::Ack => self.worker.acknowledged(),
             ToKeeper::Drop(connections) => self.acceptor.drop(&connections),
-            ToKeeper::Builds(library, copies) => self.belongings.hold(library, copies),
+            ToKeeper::Builds(library, copies) => self.hold_builds(library, copies),
             ToKeeper::Runs(path, library, build) => self.runs(path, library, build),
             ToKeeper::Refused(path, build, reason) => self.files.refused(path, build, reason),
             ToKeeper::Loads(loads) => self.loads.are_under_way(loads),

@@ -166,6 +166,13 @@ impl Keeper {
         }
     }
 
+    /// Holds the builds of a library: its record names these private copies.
+    pub(super) fn hold_builds(&mut self, library: PathBuf, copies: Vec<PathBuf>) {
+        if self.belongings.hold(library, copies) {
+            self.worker.deaths_mut().build_committed();
+        }
+    }
+
     /// Notes the build that runs of a library.
     pub(super) fn runs(&mut self, path: PathBuf, library: String, build: String) {
         if self.files.runs(path, library, build) {
@@ -254,8 +261,11 @@ impl Keeper {
             let why = self.worker.deaths().last().unwrap_or_default().to_owned();
             tracing::error!("the worker died before all was flushed and saved: {why}");
             self.stop.note_failure(format!("the worker was ended before its sessions were flushed: {why}"));
-            if by <= Instant::now() || !self.worker.has_served() {
+            let gives_up = self.stop.worker_died();
+            if !self.worker.has_served() || (by <= Instant::now() && !gives_up) {
                 self.stop.end();
+            } else if gives_up {
+                self.cannot_start(why);
             } else if self.worker.deaths_mut().count(&ended, own) {
                 match self.worker.deaths().failures() {
                     // A kill from outside may have hit the start: one more, at once.

@@ -60,15 +60,20 @@ pub struct Restored {
 
 impl HeldBuilds {
     /// Holds exactly these copies of a library, and lets go of its others. A copy that is held
-    /// already is not opened again.
-    pub fn hold(&mut self, library: PathBuf, copies: Vec<PathBuf>) {
+    /// already is not opened again. True: one is new, as a build has come.
+    pub fn hold(&mut self, library: PathBuf, copies: Vec<PathBuf>) -> bool {
         let mut before = self.copies.remove(&library).unwrap_or_default();
+        let mut is_new = false;
         let hold = |path: PathBuf| match before.iter().position(|held| held.path == path) {
             Some(at) => before.swap_remove(at),
-            None => HeldCopy { content: held(&path).ok(), path },
+            None => {
+                is_new = true;
+                HeldCopy { content: held(&path).ok(), path }
+            }
         };
         let held = copies.into_iter().map(hold).collect();
         self.copies.insert(library, held);
+        is_new
     }
 
     /// Libraries by their watched paths, with the number of their copies.

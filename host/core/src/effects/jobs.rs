@@ -311,10 +311,10 @@ impl Jobs {
         self.all.keys().copied().collect()
     }
 
-    /// Service of the job whose thread killed the predecessor. `None`: no job did, or it is gone.
-    pub(crate) fn killer(&self, death: JobDeath) -> Option<ServiceId> {
+    /// Service and owner of the job that killed the predecessor. `None`: none did, or it is gone.
+    pub(crate) fn killer(&self, death: JobDeath) -> Option<(ServiceId, u64)> {
         let JobDeath::Of(number) = death else { return None };
-        self.all.get(&number).map(|job| job.service)
+        self.all.get(&number).map(|job| (job.service, job.owner))
     }
 
     /// Queues a predecessor's job again. `death`: how the predecessor ended.

@@ -79,9 +79,9 @@ pub(crate) fn job_outcome(host: &mut HostState, number: u64, ended: &EndedJob, d
     deliver(host, slot, &action, &RunningBatch::default());
 }
 
-/// Begins the jobs of a predecessor anew, before the first pass. Returns the service whose job
-/// killed the predecessor.
-pub(crate) fn restart_jobs(host: &mut HostState, death: JobDeath) -> Option<ServiceId> {
+/// Begins the jobs of a predecessor anew, before the first pass. Returns service and owner of the
+/// job that killed the predecessor.
+pub(crate) fn restart_jobs(host: &mut HostState, death: JobDeath) -> Option<(ServiceId, u64)> {
     let killer = host.jobs.killer(death);
     for number in host.jobs.found(&host.store) {
         if let Some(lost) = host.jobs.restart(&mut host.store, number, death) {

@@ -55,6 +55,8 @@ pub(in crate::worker) fn report_roll_back(shell: &mut Shell, failed: &FailedBuil
     let why = format!("generation {} is rolled back: {why}", build.generation);
     end_line(shell, committed_at, &build.library, ProbationState::RolledBack, *record, why.clone());
     let library = &shell.core.reloads.libraries()[id.0];
+    // The file may still hold the build: `status` tells why it does not run.
+    shell.keeper.say_refused(library.path.clone(), build.hash.clone(), &why);
     let mut report = library.rolled_back(why, shell.core.services());
     report.quarantined = shell.core.quarantined(&report.library);
     tracing::error!("{}", ledger_line(&report));

@@ -13,7 +13,8 @@
 //! | any | has killed too many workers | The same, if the record has a previous build. |
 //! | either of these | no way back | The build goes on, and the log says why. |
 //! | any | none | The build goes on, and so do its probation and its canary. |
-//! | a canary's candidate | has killed a worker lately | The canary is taken back. |
+//! | a canary's candidate | It or its job has killed a worker lately. | The canary is taken back. |
+//! | all canaries | Two crashes that no turn or job explains. | The same. |
 //! | any | its loads have ended two workers | See [`super::load_build`]. |
 //!
 //! *Invariant*: nothing here commits. The first pass commits rollbacks, records and ledger lines
@@ -46,6 +47,21 @@ use std::path::Path;
 /// on probation gives way. One may be an accident of another build, which has run for long.
 const CRASHES_OUTSIDE_MAX: u32 = 2;
 
+/// Reason why a build gives way for such crashes. It may be innocent.
+const CAME_LAST: &str = "it came last, and since then the worker crashed twice on threads that run no turns; \
+                         no library is known to have caused that";
+
+/// Builds that crashes are held against which nothing explains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Suspected {
+    /// No build.
+    None,
+    /// Candidates of canaries.
+    Canaries,
+    /// Builds whose probation ends then, as they came last.
+    Until(u64),
+}
+
 /// Whether no worker of the host has committed anything. Sessions without a library record wait
 /// for a build: that record is lost. Tables and ledger are those that a first worker had read
 /// from the saved file before it died.
@@ -68,9 +84,15 @@ pub(super) fn go_on(shell: &mut Shell, hello: &Hello) -> Result<(), String> {
     // The copies that the last commit names: a successor of this process may begin with them.
     let needed = records.iter().flat_map(LibraryRecord::copies).map(Path::to_path_buf).collect();
     shell.threads.prepare.send(Job::RemoveOthers(needed));
-    // Crashes that nothing explains are held against the build that came last.
+    // Crashes that nothing explains are held against canaries, or else against the build that came
+    // last.
+    let has_canary = records.iter().any(|r| r.canary.is_some());
     let last = records.iter().filter_map(|r| r.probation.as_ref()).map(|p| p.until_ns).max();
-    let suspected = last.filter(|_| hello.crashes_outside >= CRASHES_OUTSIDE_MAX);
+    let suspected = match hello.crashes_outside >= CRASHES_OUTSIDE_MAX {
+        true if has_canary => Suspected::Canaries,
+        true => last.map_or(Suspected::None, Suspected::Until),
+        false => Suspected::None,
+    };
     for record in records {
         let library = record.current.library.clone();
         if go_on_with(shell, hello, record, suspected)? {
@@ -104,12 +126,12 @@ pub(super) fn say_in_force(shell: &mut Shell) {
 /// The build that ran must load. A converter or a previous build that cannot be loaded is named in
 /// the log; without the previous one the probation ends.
 ///
-/// `suspected`: end of the probations that fail, as the worker crashed and nothing explains it.
+/// `suspected`: builds that crashes are held against which nothing explains.
 fn go_on_with(
     shell: &mut Shell,
     hello: &Hello,
     mut record: LibraryRecord,
-    suspected: Option<u64>,
+    suspected: Suspected,
 ) -> Result<bool, String> {
     let id = shell.core.reloads.library(record.path.clone());
     let unloadable = give_up(shell, hello, id, &mut record);
@@ -155,6 +177,7 @@ fn go_on_with(
     // The build beside which it runs is about to go, or it has killed a worker itself.
     let ends = match why {
         _ if candidate_killed => Some("it killed a worker"),
+        _ if has_canary && suspected == Suspected::Canaries => Some(CAME_LAST),
         Some(_) if has_canary => Some("the build that serves gives way"),
         _ => None,
     };
@@ -199,28 +222,30 @@ fn must_give_way(
     hello: &Hello,
     record: &LibraryRecord,
     build: &Build,
-    suspected: Option<u64>,
+    suspected: Suspected,
 ) -> Option<&'static str> {
     let among =
         |all: &[(String, u64)]| all.iter().any(|(l, g)| *l == build.library && *g == build.generation);
     match () {
         () if record.probation.is_some() && among(&hello.killed) => Some("it killed a worker on probation"),
-        () if suspected.is_some() && record.probation.as_ref().map(|p| p.until_ns) == suspected => {
-            Some("on its probation, the worker crashed twice on a thread that runs no turns")
+        () if record.probation.as_ref().is_some_and(|p| suspected == Suspected::Until(p.until_ns)) => {
+            Some(CAME_LAST)
         }
         () if among(&hello.give_way) => Some("it killed too many workers (limit crashes_max)"),
         () => None,
     }
 }
 
-/// Has a build on probation give way whose job has killed the predecessor. Comes before the first
-/// pass, as jobs are known once builds are.
-pub(super) fn job_has_killed(shell: &mut Shell, service: ServiceId) -> Result<(), String> {
-    let services = shell.core.services();
-    let Some(build) = services.get(usize::from(service.0)).and_then(|s| s.build.clone()) else {
-        return Ok(());
-    };
+/// Has a build on probation give way, or takes a canary back, whose job has killed the predecessor.
+/// Comes before the first pass, as jobs are known once builds are.
+pub(super) fn job_has_killed(shell: &mut Shell, service: ServiceId, owner: u64) -> Result<(), String> {
+    let Some(of) = shell.core.services().get(usize::from(service.0)) else { return Ok(()) };
+    let (Some(build), ran) = (of.build.clone(), of.generation_of(owner)) else { return Ok(()) };
     let Some(id) = shell.core.reloads.named(&build.library) else { return Ok(()) };
+    if ran != build.generation {
+        let why = "one of its jobs killed a worker".to_owned();
+        return end_with_line(shell, id, &build.library, Requester::Rule, why).map(drop);
+    }
     let is_on_probation = shell.builds.get(id).is_some_and(|record| record.probation.is_some());
     if is_on_probation && give_way(shell, id, &build, "one of its jobs killed a worker on probation")? {
         change_ports_of(shell, &build.library);
