@@ -51,6 +51,13 @@ impl LaterLoads {
         self.loads.contains_key(&id)
     }
 
+    /// Has all loads be repeated at once, and then as at first.
+    pub(super) fn hurry(&mut self) {
+        for load in self.loads.values_mut().filter(|load| load.at_ns.is_some()) {
+            (load.at_ns, load.wait) = (Some(0), FIRST_AFTER / 2);
+        }
+    }
+
     /// Forgets a library whose load has another outcome.
     pub(super) fn over(&mut self, id: LibraryId) {
         self.loads.remove(&id);

@@ -250,6 +250,8 @@ impl ReloadDriver {
     /// Goes on with requests that were deferred for a configuration, in their order. The caller
     /// makes sure that no change is under way: reloads are not deferred a second time.
     pub(super) fn go_on_with_deferred(&mut self, shell: &mut Shell) {
+        // What was in the way of a load may be over with the configuration.
+        self.later.hurry();
         for deferred in std::mem::take(&mut self.deferred) {
             match deferred {
                 Deferred::Reloads(requests) => self.handle(shell, Event::Requested(requests)),

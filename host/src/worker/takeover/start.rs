@@ -263,8 +263,8 @@ fn begin(
         ended_loads::tell(&mut worker.shell, hello);
         look_at_files(worker, hello);
     }
-    if let Some(service) = worker.shell.core.restart_jobs(hello.job_death) {
-        successor::job_has_killed(&mut worker.shell, service)?;
+    if let Some((service, owner)) = worker.shell.core.restart_jobs(hello.job_death) {
+        successor::job_has_killed(&mut worker.shell, service, owner)?;
     }
     if hello.commits_each_turn {
         worker.shell.core.handle(Input::OneByOne { ms: EACH_TURN_MS });
@@ -323,16 +323,19 @@ fn load_all(worker: &mut Worker, hello: &Hello) -> Result<(), String> {
     Ok(())
 }
 
-/// Looks at files that were built while no worker lived, if files are watched. Contents that the
-/// records name as seen are left alone. O(files in the watched directories).
+/// Looks at files that were built while no worker lived, if files are watched; else at those alone
+/// that the host was started with and that never served. Contents that the records name as seen are
+/// left alone. O(files in the watched directories).
 fn look_at_files(worker: &mut Worker, hello: &Hello) {
     let Worker { shell, drivers, .. } = worker;
-    if !shell.config.get().watch {
-        return;
-    }
     let mut known: BTreeSet<_> = hello.found.libraries.iter().map(|(path, _)| path.clone()).collect();
-    known.extend(shell.builds.all().map(|(_, record)| record.path.clone()));
-    drivers.reload.look_for_others(shell, |path| known.contains(path));
+    match shell.config.get().watch {
+        true => {
+            known.extend(shell.builds.all().map(|(_, record)| record.path.clone()));
+            drivers.reload.look_for_others(shell, |path| known.contains(path));
+        }
+        false => shell.builds.all().for_each(|(_, record)| _ = known.remove(&record.path)),
+    }
     for path in known {
         drivers.reload.request_load(shell, path, Requester::Watcher, None);
     }
