@@ -98,6 +98,24 @@ fn a_library_whose_port_is_taken_at_the_start_serves_later() {
     assert_eq!(status["host"]["failing"].as_array().map_or(0, Vec::len), 0, "{status}");
 }
 
+/// A successor asks for such a load again, also where files are not watched.
+#[test]
+fn a_library_whose_port_is_taken_serves_later_although_its_worker_dies() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = other.local_addr().expect("an address");
+    let file = two_libraries(dir.path(), addr.port());
+    let host = Host::serve_with(&[], &[], |c| {
+        c.arg("--config").arg(&file).arg("--no-watch");
+    });
+
+    host.kill_worker();
+    drop(other);
+
+    wait_for("the port", || std::net::TcpStream::connect(addr).is_ok().then_some(()));
+    assert_eq!(Client::connect(addr).ask("hello"), "hello");
+}
+
 /// A host that could serve nothing, as all ports are taken, ends: it would count as started.
 #[test]
 fn a_start_at_which_all_ports_are_taken_fails() {

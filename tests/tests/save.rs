@@ -163,6 +163,25 @@ fn a_host_that_has_lost_its_lock_does_not_save() {
     assert_eq!(std::fs::read_dir(dir.path().join("kept")).expect("the directory").count(), 3);
 }
 
+/// A host of one process that cannot save says so by its exit code, too.
+#[test]
+fn a_save_that_fails_is_a_failure_without_a_keeper() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("greenroom.toml");
+    std::fs::write(&config, "[save]\nfile = \"kept/tables\"\n").expect("a configuration");
+    let mut host = Host::serve_with(&["chat"], &[&nicks_build("save_nicks")], |c| {
+        c.arg("--no-keeper").arg("--config").arg(&config);
+    });
+    let _ann = person(&host, "ann");
+    std::fs::remove_dir_all(dir.path().join("kept")).expect("the directory");
+    std::fs::write(dir.path().join("kept"), "").expect("a file");
+
+    host.signal(libc::SIGTERM);
+
+    assert_eq!(host.wait(), Some(1));
+    host.wait_log("the tables cannot be saved to");
+}
+
 /// Files that are none of tables stay as they are, and two hosts never save to one file.
 #[test]
 fn only_a_file_of_tables_is_replaced_and_by_one_host() {

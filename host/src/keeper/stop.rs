@@ -17,7 +17,7 @@
 
 use std::time::Instant;
 
-/// Deaths of workers during a stop from which no further one is to flush.
+/// Deaths of workers outside of turns during a stop from which no further one is to flush.
 const DEATHS_MAX: u32 = 3;
 
 /// Progress of the end.
@@ -35,7 +35,7 @@ pub(super) struct Stop {
     saving: bool,
     /// A worker that did not end was killed, and a successor is to flush and save.
     tried_again: bool,
-    /// Deaths of workers since the stop was requested.
+    /// Deaths of workers outside of turns since the stop was requested.
     deaths: u32,
     /// Reason why no worker can start: a process that only saves takes its place.
     alone: Option<String>,
@@ -91,9 +91,10 @@ impl Stop {
     }
 
     /// Notes that a worker died before all was flushed and saved. True: no successor is to try it
-    /// again, as the next one may die, too, and the tables must be saved.
-    pub(super) fn worker_died(&mut self) -> bool {
-        self.deaths += 1;
+    /// again, as the next one may die, too. A death in a turn does not count: its action is
+    /// blocked, so the next worker gets further.
+    pub(super) fn worker_died(&mut self, in_a_turn: bool) -> bool {
+        self.deaths += u32::from(!in_a_turn);
         self.deaths >= DEATHS_MAX
     }
 

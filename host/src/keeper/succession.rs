@@ -261,7 +261,7 @@ impl Keeper {
             let why = self.worker.deaths().last().unwrap_or_default().to_owned();
             tracing::error!("the worker died before all was flushed and saved: {why}");
             self.stop.note_failure(format!("the worker was ended before its sessions were flushed: {why}"));
-            let gives_up = self.stop.worker_died();
+            let gives_up = self.stop.worker_died(ended.running().is_some());
             if !self.worker.has_served() || (by <= Instant::now() && !gives_up) {
                 self.stop.end();
             } else if gives_up {

@@ -108,6 +108,10 @@ mod tests {
             waits.push((later.next_ns().unwrap() - at) / second);
         }
         assert_eq!(waits, [4, 8, 16, 32, 60, 60, 60]);
+        // What was in the way may be over.
+        later.hurry();
+        assert_eq!(later.take_due(0), [id]);
+        assert!(!later.refused(id, "taken", 0) && later.next_ns() == Some(2 * second));
         assert!(later.refused(id, "full", 0));
         later.over(id);
         assert!(later.next_ns().is_none() && later.refused(id, "full", 0));
