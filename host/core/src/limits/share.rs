@@ -1,7 +1,7 @@
 //! Share of a service in a limit of the whole host.
 //!
-//! One service may use up what the limit gives. Then each other service still has a sixteenth,
-//! beyond the limit: jobs that block, or targets that do not answer, must not stop all others. So
+//! A service may use up what the limit gives. Then each other service still has a sixteenth, beyond
+//! the limit: jobs that block, or targets that do not answer, must not stop all others. So
 //! there is never more than the limit and a sixteenth of it for each service.
 
 /// Part of the limit that each service has in any case.
